@@ -1,0 +1,1 @@
+"""The search loop between the deciders, the workers and the store."""

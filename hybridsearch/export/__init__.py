@@ -1,0 +1,1 @@
+"""A found architecture as a file that others can use."""

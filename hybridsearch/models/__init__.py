@@ -1,0 +1,1 @@
+"""An architecture as a PyTorch model: whole sequences for training, one token at a time for decoding."""

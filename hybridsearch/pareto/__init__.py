@@ -1,0 +1,1 @@
+"""Dominance, crowding and hypervolume over plain arrays. Every objective is minimised here."""

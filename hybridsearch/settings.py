@@ -1,0 +1,214 @@
+"""A search as read from YAML: every field with its unit and its default. Unknown keys are errors."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hybridsearch.objectives import OBJECTIVES, Constraint, Objective
+from hybridsearch.trial import Fidelity
+
+PositiveInt = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, and strict about keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecallLevel(Settings):
+    """One difficulty of multi-query associative recall."""
+
+    length: PositiveInt
+    """Tokens of a sequence."""
+    pairs: PositiveInt
+    """Key-value pairs to remember; 4 * pairs may not exceed length."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> "RecallLevel":
+        if 4 * self.pairs > self.length:
+            raise ValueError(f"{self.pairs} pairs need a length of at least {4 * self.pairs}, found {self.length}")
+        return self
+
+
+class TaskSettings(Settings):
+    """The data a proxy is trained and scored on."""
+
+    name: Literal["recall"] = "recall"
+    vocabulary: Annotated[int, Field(ge=8)] = 8192
+    """Tokens; keys come from its lower half, values from its upper half."""
+    power: PositiveFloat = 0.01
+    """Exponent a of the gap law p(x) ~ a x^(a-1) between a pair and its query."""
+    random_non_queries: bool = True
+    """Whether unused positions hold random tokens instead of zeros."""
+    train: tuple[RecallLevel, ...] = (RecallLevel(length=64, pairs=4), RecallLevel(length=256, pairs=32))
+    """Levels mixed in training; every batch is of one level."""
+    test: tuple[RecallLevel, ...] = (RecallLevel(length=64, pairs=8), RecallLevel(length=256, pairs=64))
+    """The difficulty ladder: recall is the mean over these levels."""
+    test_examples: PositiveInt = 512
+    """Sequences scored per level."""
+
+    @model_validator(mode="after")
+    def _vocabulary_is_large_enough(self) -> "TaskSettings":
+        if not self.train or not self.test:
+            raise ValueError("train and test need at least one level each")
+        most = max(level.pairs for level in (*self.train, *self.test))
+        if self.vocabulary // 2 - 1 < most:
+            raise ValueError(f"{most} pairs need a vocabulary of at least {2 * (most + 1)}, found {self.vocabulary}")
+        return self
+
+
+class TrainingSettings(Settings):
+    """How a proxy is trained."""
+
+    batch: PositiveInt = 64
+    """Sequences a step."""
+    learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (3e-3,)
+    """Peak AdamW learning rates; each candidate is trained with all of them and scored by its best."""
+    seeds: PositiveInt = 1
+    """Replicates per learning rate: other initial weights and other data."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of the last rung's steps over which the learning rate rises; no trial is stopped inside it."""
+    clip: PositiveFloat = 1.0
+    """Largest gradient norm."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class RungSettings(Settings):
+    """The ladder of fidelities, in optimiser steps."""
+
+    steps: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (250, 500, 1000)
+    """Steps from the start of training to each rung; the last is full training."""
+    reduction: Annotated[float, Field(gt=1)] = 2.0
+    """Of those that reach a rung, about one in `reduction` goes on."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> "RungSettings":
+        if any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False)):
+            raise ValueError(f"steps must rise, found {list(self.steps)}")
+        return self
+
+    @property
+    def ladder(self) -> tuple[Fidelity, ...]:
+        """The rungs, cheapest first."""
+        return tuple(Fidelity(rung=rung, steps=steps) for rung, steps in enumerate(self.steps))
+
+
+class ThroughputSettings(Settings):
+    """The shapes at which tokens/s are measured. The objectives are read at the last context and the last batch."""
+
+    contexts: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (512, 4096)
+    """Tokens in memory; rising."""
+    batches: Annotated[tuple[PositiveInt, ...], Field(min_length=2)] = (1, 8)
+    """Sequences decoded together; rising."""
+    decode_tokens: PositiveInt = 16
+    """Tokens decoded in one repeat."""
+    repeats: Annotated[int, Field(ge=3)] = 7
+    """Timed repeats per shape, after warming up."""
+
+
+class EvaluationSettings(Settings):
+    """Everything that changes what a number means: two equal hashes under equal evaluation settings are one result."""
+
+    task: TaskSettings = TaskSettings()
+    training: TrainingSettings = TrainingSettings()
+    rungs: RungSettings = RungSettings()
+    throughput: ThroughputSettings = ThroughputSettings()
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class BudgetSettings(Settings):
+    """When a search ends; the first limit reached counts."""
+
+    trials: PositiveInt | None = None
+    """Trials beside the controls."""
+    minutes: PositiveFloat | None = None
+    """Wall-clock minutes, summed over resumes; running trials finish."""
+
+
+class WorkerSettings(Settings):
+    """The Ray workers."""
+
+    count: PositiveInt | None = None
+    """Trials at once; none fills the machine or cluster."""
+    cpus: PositiveFloat = 1.0
+    """CPU cores a trial."""
+    gpus: Annotated[float, Field(ge=0)] = 0.0
+    """GPU share a trial; 0 on a machine without GPU."""
+    timeout_minutes: PositiveFloat = 60.0
+    """Longest a trial may take from one report to the next."""
+    retries: Annotated[int, Field(ge=0)] = 1
+    """Times a trial is started again after its worker was lost."""
+
+
+class ConstraintSettings(Settings):
+    """Limits on one metric."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> "ConstraintSettings":
+        if self.minimum is None and self.maximum is None:
+            raise ValueError("give a minimum, a maximum or both")
+        if self.minimum is not None and self.maximum is not None and self.minimum > self.maximum:
+            raise ValueError(f"minimum {self.minimum:g} is above maximum {self.maximum:g}")
+        return self
+
+
+class SearchSettings(Settings):
+    """One search."""
+
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    """Name in the store; a new search needs a new name."""
+    space: str | dict[str, Any]
+    """Preset name, path of a YAML file (relative to the folder the program runs in), or the space itself."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    sampler: Literal["random", "evolution", "nsga2", "tpe"] = "evolution"
+    budget: BudgetSettings = BudgetSettings(trials=50)
+    objectives: Annotated[tuple[str, ...], Field(min_length=2)] = ("recall", "decode_tokens_per_second")
+    constraints: dict[str, ConstraintSettings] = {}
+    evaluation: EvaluationSettings = EvaluationSettings()
+    early_stopping: bool = True
+    workers: WorkerSettings = WorkerSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "SearchSettings":
+        unknown = [name for name in self.objectives if name not in OBJECTIVES]
+        if unknown:
+            raise ValueError(f"unknown objective {unknown[0]!r}; known: {', '.join(OBJECTIVES)}")
+        if len(set(self.objectives)) != len(self.objectives):
+            raise ValueError(f"an objective is named twice in {list(self.objectives)}")
+        if self.budget.trials is None and self.budget.minutes is None:
+            raise ValueError("budget needs trials, minutes or both")
+        return self
+
+    @property
+    def objective_list(self) -> tuple[Objective, ...]:
+        """The objectives as records, in order."""
+        return tuple(OBJECTIVES[name] for name in self.objectives)
+
+    @property
+    def constraint_list(self) -> tuple[Constraint, ...]:
+        """The constraints as records."""
+        return tuple(
+            Constraint(metric=metric, minimum=limits.minimum, maximum=limits.maximum)
+            for metric, limits in self.constraints.items()
+        )
+
+
+def override(data: Mapping[str, Any], dotted_key: str, value: Any) -> dict[str, Any]:
+    """A copy of nested plain values with `a.b.c` set; what stands in the way of the path is replaced."""
+    head, _, rest = dotted_key.partition(".")
+    inner = data.get(head)
+    changed = override(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value
+    return {**data, head: changed}
+
+
+def study_folder(root: Path, study: str) -> Path:
+    """Where a study keeps its checkpoints, its resolved settings and its exports."""
+    return root / study

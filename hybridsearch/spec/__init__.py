@@ -1,0 +1,1 @@
+"""What an architecture is: a tree of mixers, its canonical form, and what it costs. No torch."""

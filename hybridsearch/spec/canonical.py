@@ -1,0 +1,78 @@
+"""Canonical JSON, content hash and short readable name: same architecture, same text, same hash, same row."""
+
+import hashlib
+import json
+from itertools import groupby
+from typing import Any
+
+from pydantic import ValidationError
+
+from hybridsearch.errors import InvalidArchitecture
+from hybridsearch.spec.architecture import Architecture
+from hybridsearch.spec.combinators import HeadSplit, Mixer
+
+SHORT_KINDS = {
+    "full": "full",
+    "sliding": "swa",
+    "gated_delta": "gdn",
+    "delta": "delta",
+    "gated_linear": "gla",
+    "token_route": "route",
+    "head_split": "split",
+}
+
+
+def canonical_json(architecture: Architecture) -> str:
+    """Compact JSON with sorted keys, every default written out, and head-split branches in sorted order."""
+    return _compact(_canonical(architecture.model_dump(mode="json")))
+
+
+def content_hash(architecture: Architecture) -> str:
+    """SHA-256 of the canonical JSON, in hex."""
+    return hashlib.sha256(canonical_json(architecture).encode()).hexdigest()
+
+
+def parse(text: str) -> Architecture:
+    """An architecture from its (canonical) JSON.
+
+    Raises:
+        InvalidArchitecture: the text is no JSON of an architecture.
+    """
+    try:
+        return Architecture.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "(top)"
+        raise InvalidArchitecture(f"`{where}`: {first['msg']}") from None
+
+
+def readable_name(architecture: Architecture) -> str:
+    """Runs of mixers in depth order and the first hash digits, e.g. `gdn3.full1-3f9a01bc`."""
+    runs = [(kind, len(list(run))) for kind, run in groupby(_kind(layer.mixer) for layer in architecture.layers)]
+    pattern = ".".join(f"{kind}{length}" for kind, length in runs)
+    return f"{pattern}-{content_hash(architecture)[:8]}"
+
+
+def _kind(mixer: Mixer) -> str:
+    if isinstance(mixer, HeadSplit):
+        return "(" + "+".join(sorted(f"{_kind(b)}{_heads(b)}" for b in mixer.branches)) + ")"
+    return SHORT_KINDS[mixer.kind]
+
+
+def _heads(mixer: Any) -> int:
+    return int(mixer.softmax.heads if mixer.kind == "token_route" else mixer.heads)
+
+
+def _canonical(value: Any) -> Any:
+    if isinstance(value, dict):
+        inner = {key: _canonical(item) for key, item in value.items()}
+        if inner.get("kind") == "head_split":
+            inner["branches"] = sorted(inner["branches"], key=_compact)
+        return inner
+    if isinstance(value, list):
+        return [_canonical(item) for item in value]
+    return value
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

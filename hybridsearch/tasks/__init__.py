@@ -1,0 +1,1 @@
+"""Data that a proxy is trained and scored on."""

@@ -1,0 +1,1 @@
+"""Training runs, scoring, and measured throughput."""
