@@ -138,6 +138,10 @@ def _known_keys(model: type[BaseModel], path: KeyPath) -> set[str]:
     """Keys allowed beside the last part of `path`, as far as the models can be followed."""
     current: Any = model
     for part in path[:-1]:
-        field = current.model_fields.get(part) if isinstance(current, type) and issubclass(current, BaseModel) else None
+        field = (
+            current.model_fields.get(str(part))
+            if isinstance(current, type) and issubclass(current, BaseModel)
+            else None
+        )
         current = field.annotation if field is not None else None
     return set(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else set()
