@@ -103,7 +103,9 @@ class Job:
     evaluation: str
     """`settings.EvaluationSettings` as JSON."""
     folder: str
-    """The trial's own folder: its checkpoints, and nothing of another trial."""
+    """The trial's own folder: its checkpoints, and nothing of another trial. Its parent is the study's folder."""
+    timeout_seconds: float = 3600.0
+    """Longest time from one report to the next."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

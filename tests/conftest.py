@@ -1,0 +1,15 @@
+"""What every test shares: one thread for torch, no leftovers of MLflow or Ray in the environment."""
+
+import os
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture(autouse=True)
+def _no_inherited_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_URI", "HYBRIDSEARCH_STORE"):
+        monkeypatch.delenv(name, raising=False)
