@@ -1,0 +1,80 @@
+"""The front of a running search: one point after the other, in any number of objectives (all minimised)."""
+
+from collections.abc import Hashable, Sequence
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from hybridsearch.errors import InvalidSetting
+from hybridsearch.pareto.dominance import Floats
+from hybridsearch.pareto.hypervolume import checked, exclusive
+from hybridsearch.pareto.staircase import Staircase
+
+Key = TypeVar("Key", bound=Hashable)
+Point = tuple[float, ...]
+
+
+class Front(Generic[Key]):
+    """Non-dominated points with their keys, and their hypervolume, kept up to date.
+
+    Equal points stand side by side, each with its key. Only feasible points belong in here: the caller leaves the
+    others out. Two objectives cost log n an addition; more cost a pass over the front and one exclusive hypervolume.
+    """
+
+    def __init__(self, reference: Sequence[float]) -> None:
+        """`reference`: worst value that still counts, one an objective; see `hybridsearch.pareto.hypervolume`."""
+        self.reference: Point = tuple(float(value) for value in reference)
+        self._keys: dict[Point, list[Key]] = {}
+        self._volume = 0.0
+        self._stairs = Staircase((self.reference[0], self.reference[1])) if len(self.reference) == 2 else None
+
+    @property
+    def hypervolume(self) -> float:
+        """Measure of what the front dominates."""
+        return self._volume
+
+    @property
+    def members(self) -> list[tuple[Key, Point]]:
+        """Keys and points, by rising first objective; equal points in the order they came."""
+        return [(key, point) for point in sorted(self._keys) for key in self._keys[point]]
+
+    @property
+    def keys(self) -> set[Key]:
+        """Keys of the points on the front."""
+        return {key for keys in self._keys.values() for key in keys}
+
+    def add(self, point: Sequence[float], key: Key) -> bool:
+        """Add a point; returns whether it stands on the front (and those it dominates do not, any more).
+
+        Raises:
+            InvalidSetting: a value is NaN or infinite, or the number of objectives differs from the reference's.
+        """
+        row: Point = tuple(float(value) for value in point)
+        if len(row) != len(self.reference):
+            raise InvalidSetting(f"the point has {len(row)} objectives, the reference has {len(self.reference)} values")
+        checked([row], self.reference)
+        if row in self._keys:
+            self._keys[row].append(key)
+            return True
+        return self._add_pair(row, key) if self._stairs is not None else self._add_row(row, key)
+
+    def _add_pair(self, row: Point, key: Key) -> bool:
+        assert self._stairs is not None
+        if self._stairs.covers(row[0], row[1]):
+            return False
+        _, removed = self._stairs.add(row[0], row[1])
+        for dominated in removed:
+            del self._keys[dominated]
+        self._keys[row] = [key]
+        self._volume = self._stairs.area
+        return True
+
+    def _add_row(self, row: Point, key: Key) -> bool:
+        rows: Floats = np.array(list(self._keys), dtype=np.float64).reshape(-1, len(row))
+        if (rows <= row).all(axis=1).any():
+            return False
+        self._volume += exclusive(row, rows, self.reference)
+        for dominated in np.flatnonzero((rows >= row).all(axis=1)):
+            del self._keys[tuple(rows[dominated].tolist())]
+        self._keys[row] = [key]
+        return True
