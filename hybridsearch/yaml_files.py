@@ -3,9 +3,10 @@
 Only `yaml.SafeLoader` is used: a file can hold data and nothing else. A key given twice is an error.
 """
 
+import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -14,6 +15,19 @@ from hybridsearch.errors import InvalidFile
 
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
+
+
+class ProblemAt(ValueError):
+    """Raised in a validator of a model to point at a key below the model's own.
+
+    Args:
+        message: what is wrong, found and allowed.
+        path: the key, from the validated model downwards.
+    """
+
+    def __init__(self, message: str, *path: str | int) -> None:
+        super().__init__(message)
+        self.path = path
 
 
 class Document:
@@ -32,13 +46,35 @@ class Document:
         self.lines: dict[KeyPath, int] = {}
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
-            self.data: dict[str, Any] = yaml.safe_load(text) if node is not None else {}
+            data: Any = yaml.safe_load(text) if node is not None else {}
         except yaml.YAMLError as error:
             raise InvalidFile(f"{source}: not valid YAML: {_one_line(error)}") from None
-        if not isinstance(self.data, dict):
-            raise InvalidFile(f"{source}: expected keys and values, found {type(self.data).__name__}")
+        if not isinstance(data, dict):
+            raise InvalidFile(f"{source}: expected keys and values, found {type(data).__name__}")
+        self.data: dict[str, Any] = data
         if node is not None:
             self._index(node, ())
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], source: str) -> "Document":
+        """Plain values that stand in no file of their own: errors name the key, but no line."""
+        document = cls("", source)
+        document.data = dict(data)
+        document._index_values(document.data, ())
+        return document
+
+    def section(self, key: str) -> "Document":
+        """The mapping under a top-level key, with its lines in this file; errors name the same file.
+
+        Raises:
+            InvalidFile: there is no mapping under the key.
+        """
+        if not isinstance(self.data.get(key), dict):
+            raise InvalidFile(f"{self._where((key,))}: `{key}`: expected keys and values")
+        part = Document("", self.source)
+        part.data = self.data[key]
+        part.lines = {path[1:]: line for path, line in self.lines.items() if path[:1] == (key,)}
+        return part
 
     def _index(self, node: yaml.Node, path: KeyPath) -> None:
         self.lines[path] = node.start_mark.line + 1
@@ -55,8 +91,17 @@ class Document:
             for position, value in enumerate(node.value):
                 self._index(value, (*path, position))
 
+    def _index_values(self, value: Any, path: KeyPath) -> None:
+        self.lines[path] = 0
+        if isinstance(value, Mapping):
+            for key, inner in value.items():
+                self._index_values(inner, (*path, key))
+        elif isinstance(value, list | tuple):
+            for position, inner in enumerate(value):
+                self._index_values(inner, (*path, position))
+
     def line(self, path: KeyPath) -> int:
-        """The line of the deepest known part of `path`."""
+        """The line of the deepest known part of `path`; 0 where the values come from no file."""
         while path and path not in self.lines:
             path = path[:-1]
         return self.lines.get(path, 1)
@@ -74,23 +119,29 @@ class Document:
 
     def _explain(self, error: ValidationError, model: type[BaseModel]) -> str:
         problems = error.errors(include_url=False)
-        first = problems[0]
-        path = self._real_path(first["loc"])
+        # A misspelt key is also a missing one: the misspelling is the news.
+        first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
+        inside: KeyPath = getattr(first.get("ctx", {}).get("error"), "path", ())
+        path = self._real_path((*first["loc"], *inside))
         key = ".".join(str(part) for part in path) or "(top)"
         text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
-            text = f"unknown key; known here: {', '.join(sorted(_known_keys(model, path))) or 'none'}"
-        elif first["type"] != "missing" and not isinstance(first["input"], dict | list):
+            text = f"unknown key; known here: {', '.join(sorted(_known_keys(model, first['loc']))) or 'none'}"
+        elif first["type"] != "missing" and not isinstance(first["input"], dict | list | tuple | BaseModel):
             text = f"{text}, found {first['input']!r}"
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        return f"{self.source}, line {self.line(path)}: `{key}`: {text}{more}"
+        return f"{self._where(path)}: `{key}`: {text}{more}"
+
+    def _where(self, path: KeyPath) -> str:
+        line = self.line(path)
+        return f"{self.source}, line {line}" if line else self.source
 
     def _real_path(self, location: KeyPath) -> KeyPath:
-        """Drop from pydantic's location the parts that name a union's branch instead of a key."""
+        """Drop from pydantic's location what names a union's branch, or a place in a list that the file has not."""
         path: KeyPath = ()
         last = len(location) - 1
         for index, part in enumerate(location):
-            if (*path, part) in self.lines or index == last:
+            if (*path, part) in self.lines or (index == last and isinstance(part, str)):
                 path = (*path, part)
         return path
 
@@ -134,14 +185,38 @@ def _one_line(error: yaml.YAMLError) -> str:
     return f"line {mark.line + 1}: {problem}" if mark is not None else problem
 
 
-def _known_keys(model: type[BaseModel], path: KeyPath) -> set[str]:
-    """Keys allowed beside the last part of `path`, as far as the models can be followed."""
+def _known_keys(model: type[BaseModel], location: KeyPath) -> set[str]:
+    """Keys allowed beside the last part of pydantic's `location`, as far as the types can be followed."""
     current: Any = model
-    for part in path[:-1]:
-        field = (
-            current.model_fields.get(str(part))
-            if isinstance(current, type) and issubclass(current, BaseModel)
-            else None
-        )
-        current = field.annotation if field is not None else None
-    return set(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else set()
+    for part in location[:-1]:
+        current = _step_into(current, part)
+    return set(current.model_fields) if _is_model(current) else set()
+
+
+def _step_into(annotation: Any, part: str | int) -> Any:
+    """The type found at `part` below a type, or None."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if _is_model(annotation):
+        field = annotation.model_fields.get(str(part))
+        return field.annotation if field is not None else None
+    if hasattr(annotation, "__metadata__"):
+        return _step_into(arguments[0], part)
+    if origin in (Union, types.UnionType):
+        named = [member for member in arguments if _branch_name(member) == part]
+        return next((found for found in (*named, *(_step_into(m, part) for m in arguments)) if found is not None), None)
+    if origin is dict:
+        return arguments[1]
+    return arguments[0] if origin in (list, tuple) else None
+
+
+def _branch_name(member: Any) -> str | None:
+    """What pydantic's locations call a branch of a union: its `kind`, or the name of its class."""
+    if not _is_model(member):
+        return None
+    kind = member.model_fields.get("kind")
+    values = get_args(kind.annotation) if kind is not None and get_origin(kind.annotation) is Literal else ()
+    return str(values[0]) if values else str(member.__name__)
+
+
+def _is_model(value: Any) -> bool:
+    return isinstance(value, type) and issubclass(value, BaseModel)

@@ -2,14 +2,17 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from itertools import groupby
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from hybridsearch.errors import InvalidArchitecture
 from hybridsearch.spec.architecture import Architecture
 from hybridsearch.spec.combinators import HeadSplit, Mixer
+
+_MIXER: TypeAdapter[Mixer] = TypeAdapter(Mixer)
 
 SHORT_KINDS = {
     "full": "full",
@@ -41,9 +44,19 @@ def parse(text: str) -> Architecture:
     try:
         return Architecture.model_validate_json(text)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "(top)"
-        raise InvalidArchitecture(f"`{where}`: {first['msg']}") from None
+        raise InvalidArchitecture(_explain(error)) from None
+
+
+def parse_mixer(data: Mapping[str, Any]) -> Mixer:
+    """A mixer from plain values, the branches of a head split in canonical order.
+
+    Raises:
+        InvalidArchitecture: the values describe no mixer, or do not fit each other.
+    """
+    try:
+        return _MIXER.validate_python(_canonical(dict(data)))
+    except ValidationError as error:
+        raise InvalidArchitecture(_explain(error)) from None
 
 
 def readable_name(architecture: Architecture) -> str:
@@ -51,6 +64,12 @@ def readable_name(architecture: Architecture) -> str:
     runs = [(kind, len(list(run))) for kind, run in groupby(_kind(layer.mixer) for layer in architecture.layers)]
     pattern = ".".join(f"{kind}{length}" for kind, length in runs)
     return f"{pattern}-{content_hash(architecture)[:8]}"
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "(top)"
+    return f"`{where}`: {first['msg'].removeprefix('Value error, ')}"
 
 
 def _kind(mixer: Mixer) -> str:
