@@ -11,6 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 ConvWidth = Annotated[int, Field(ge=0, le=16)]
+DECAY_RANK = 16
+"""Rank of the map from the residual stream to one decay a key channel (GLA)."""
 
 
 class Description(BaseModel):

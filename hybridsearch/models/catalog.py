@@ -1,0 +1,24 @@
+"""Which module realises which description."""
+
+from collections.abc import Callable
+from typing import Any
+
+from hybridsearch.models.attention import FullAttention, SlidingWindow
+from hybridsearch.models.gated_delta import DeltaRule
+from hybridsearch.models.linear_attention import LinearAttention
+from hybridsearch.models.mixer import Mixer
+from hybridsearch.spec import mixers as spec
+
+MIXERS: dict[type[spec.Description], Callable[..., Mixer[Any]]] = {
+    spec.FullAttention: FullAttention,
+    spec.SlidingWindow: SlidingWindow,
+    spec.GatedDelta: DeltaRule,
+    spec.Delta: DeltaRule,
+    spec.GatedLinear: LinearAttention,
+}
+"""Description class -> module class, called as `module(description, width, project=...)`."""
+
+
+def mixer(description: spec.Description, width: int, *, project: bool = True) -> Mixer[Any]:
+    """The module of a description; `project=False` leaves the output projection to a head split."""
+    return MIXERS[type(description)](description, width, project=project)

@@ -1,0 +1,181 @@
+"""The one door to the kernels: for every operation, which implementation runs, by device, dtype and head size.
+
+`TABLE` names the implementations of every operation, fastest first; the first that does not refuse serves the call. An
+implementation that no test has checked does not stand in the table. A Triton kernel joins by one line above the PyTorch
+one, with a `refuses` that names what it cannot do.
+
+Axes: B batch, T tokens, L tokens in memory, H heads of q and k, G key-value heads of attention, HV heads of values,
+K key size, V value size.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hybridsearch.kernels.attention import pytorch as attention
+from hybridsearch.kernels.gated_delta import chunked as gated_delta
+from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
+from hybridsearch.kernels.linear_attention import chunked as linear_attention
+from hybridsearch.kernels.linear_attention import step as linear_attention_loop
+from hybridsearch.kernels.short_conv import pytorch as convolution
+from hybridsearch.kernels.sliding_window import blocked as sliding
+
+Refusal = Callable[[torch.device, torch.dtype, int], str]
+
+
+def _never(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    return ""
+
+
+def _not_cuda(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    return "" if device.type == "cuda" else f"needs cuda, found {device.type}"
+
+
+def _no_flash_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    if not attention.flash_attention_installed():
+        return "flash-attn is not installed"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"needs float16 or bfloat16, found {dtype}"
+    return f"head size {head_dim} is above 256" if head_dim > 256 else _not_cuda(device, dtype, head_dim)
+
+
+@dataclass(frozen=True, slots=True)
+class Implementation:
+    """One way to run an operation."""
+
+    name: str
+    function: Callable[..., Any]
+    refuses: Refusal = _never
+    """Why it cannot serve a device, dtype and head size; empty if it can."""
+
+
+TABLE: dict[str, tuple[Implementation, ...]] = {
+    "causal_attention": (
+        Implementation("torch sdpa, cuDNN first", attention.causal_attention_cuda, _not_cuda),
+        Implementation("flash-attn", attention.flash_attention, _no_flash_attention),
+        Implementation("torch sdpa", attention.causal_attention),
+    ),
+    "attention_step": (Implementation("torch sdpa", attention.attention_step),),
+    "sliding_window_attention": (Implementation("torch sdpa in blocks", sliding.sliding_window_attention),),
+    "gated_delta_rule": (Implementation("torch chunked", gated_delta.gated_delta_rule),),
+    "gated_delta_step": (Implementation("torch", gated_delta_loop.gated_delta_step),),
+    "gated_linear_attention": (Implementation("torch chunked", linear_attention.gated_linear_attention),),
+    "gated_linear_attention_step": (Implementation("torch", linear_attention_loop.gated_linear_attention_step),),
+    "short_conv": (Implementation("torch", convolution.short_conv),),
+    "short_conv_step": (Implementation("torch", convolution.short_conv_step),),
+}
+
+
+@lru_cache(maxsize=1024)
+def choose(operation: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> Implementation:
+    """The first implementation of `operation` that serves this device, dtype and head size."""
+    return next(way for way in TABLE[operation] if not way.refuses(device, dtype, head_dim))
+
+
+def describe(
+    device: torch.device, dtype: torch.dtype = torch.float32, head_dim: int = 64
+) -> list[tuple[str, str, str]]:
+    """For every operation: its name, the implementation that serves, and why each faster one does not."""
+    rows = []
+    for operation, ways in TABLE.items():
+        chosen = choose(operation, device, dtype, head_dim)
+        passed = [f"{way.name}: {way.refuses(device, dtype, head_dim)}" for way in ways[: ways.index(chosen)]]
+        rows.append((operation, chosen.name, "; ".join(passed) or "first choice"))
+    return rows
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+    """Causal softmax attention: [B, T, H, K], [B, T, G, K], [B, T, G, V] -> [B, T, H, V]."""
+    o: Tensor = choose("causal_attention", q.device, q.dtype, q.shape[-1]).function(q, k, v, scale=scale)
+    return o
+
+
+def attention_step(q: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = None) -> Tensor:
+    """One query [B, H, K] over all of keys [B, G, L, K] and values [B, G, L, V] -> [B, H, V]."""
+    o: Tensor = choose("attention_step", q.device, q.dtype, q.shape[-1]).function(q, keys, values, scale=scale)
+    return o
+
+
+def sliding_window_attention(
+    q: Tensor, k: Tensor, v: Tensor, *, window: int, sinks: int = 0, scale: float | None = None
+) -> Tensor:
+    """Causal softmax attention over the last `window` and the first `sinks` tokens; shapes as in `causal_attention`."""
+    way = choose("sliding_window_attention", q.device, q.dtype, q.shape[-1])
+    o: Tensor = way.function(q, k, v, window=window, sinks=sinks, scale=scale)
+    return o
+
+
+def gated_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    beta: Tensor,
+    *,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """S = exp(g) (I - beta k k^T) S + beta k v^T, o = scale S^T q: output [B, T, HV, V], final state [B, HV, K, V].
+
+    q and k [B, T, H, K] are of unit length, v is [B, T, HV, V], g (none: no decay) and beta are [B, T, HV].
+    """
+    way = choose("gated_delta_rule", v.device, v.dtype, k.shape[-1])
+    result: tuple[Tensor, Tensor] = way.function(
+        q, k, v, g, beta, scale=scale, initial_state=initial_state, chunk=chunk
+    )
+    return result
+
+
+def gated_delta_step(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, beta: Tensor, state: Tensor, *, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """One token of `gated_delta_rule`, without the axis T: output [B, HV, V] and the new state."""
+    way = choose("gated_delta_step", v.device, v.dtype, k.shape[-1])
+    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, beta, state, scale=scale)
+    return result
+
+
+def gated_linear_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    *,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+    chunk: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """S = diag(exp(g)) S + k v^T, o = scale S^T q: output [B, T, H, V], final state [B, H, K, V].
+
+    q and k are [B, T, H, K], v is [B, T, H, V], g is [B, T, H] or, one decay a key channel, [B, T, H, K].
+    """
+    way = choose("gated_linear_attention", v.device, v.dtype, k.shape[-1])
+    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, scale=scale, initial_state=initial_state, chunk=chunk)
+    return result
+
+
+def gated_linear_attention_step(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, *, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """One token of `gated_linear_attention`, without the axis T: output [B, H, V] and the new state."""
+    way = choose("gated_linear_attention_step", v.device, v.dtype, k.shape[-1])
+    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, state, scale=scale)
+    return result
+
+
+def short_conv(x: Tensor, weight: Tensor) -> Tensor:
+    """Causal depthwise convolution along T, then SiLU: [B, T, C] with weight [width, C]."""
+    y: Tensor = choose("short_conv", x.device, x.dtype, weight.shape[0]).function(x, weight)
+    return y
+
+
+def short_conv_step(x: Tensor, weight: Tensor, tail: Tensor) -> tuple[Tensor, Tensor]:
+    """One token [B, C] after the inputs `tail` [B, width - 1, C]: output [B, C] and the new tail."""
+    way = choose("short_conv_step", x.device, x.dtype, weight.shape[0])
+    result: tuple[Tensor, Tensor] = way.function(x, weight, tail)
+    return result
