@@ -1,0 +1,55 @@
+"""The ladder that a trial climbs, and how many of those that reach a rung may go on."""
+
+import math
+from dataclasses import dataclass
+
+from hybridsearch.errors import InvalidSetting
+from hybridsearch.settings import EvaluationSettings
+from hybridsearch.trial import Fidelity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ladder:
+    """Rungs of a study and the rule of its early stopping."""
+
+    fidelities: tuple[Fidelity, ...]
+    """Cheapest first; the last is full training."""
+    reduction: float
+    """Of those that reach a rung, one in `reduction` goes on."""
+    warmup_steps: float
+    """Optimiser steps over which the learning rate rises; no trial is stopped inside them."""
+    stopping: bool = True
+    """False lets every trial climb to the top."""
+
+    @classmethod
+    def of(cls, evaluation: EvaluationSettings, *, stopping: bool = True) -> "Ladder":
+        """The ladder that a study's settings describe."""
+        steps = evaluation.rungs.steps
+        return cls(
+            fidelities=evaluation.rungs.ladder,
+            reduction=evaluation.rungs.reduction,
+            warmup_steps=evaluation.training.warmup * steps[-1],
+            stopping=stopping,
+        )
+
+    def at(self, rung: int) -> Fidelity:
+        """The fidelity of a rung.
+
+        Raises:
+            InvalidSetting: the ladder has no such rung.
+        """
+        if not 0 <= rung < len(self.fidelities):
+            raise InvalidSetting(f"rung {rung} is not on the ladder; it has rungs 0 to {len(self.fidelities) - 1}")
+        return self.fidelities[rung]
+
+    def is_last(self, rung: int) -> bool:
+        """Whether a trial that reaches this rung is finished."""
+        return self.at(rung) == self.fidelities[-1]
+
+    def remaining(self, reached: int | None) -> tuple[Fidelity, ...]:
+        """Rungs still to climb after `reached`; all of them for a trial that reached none."""
+        return self.fidelities[0 if reached is None else reached + 1 :]
+
+    def keep(self, count: int) -> int:
+        """How many of `count` results at a rung go on: rounded up, so that the first one does."""
+        return math.ceil(count / self.reduction)
