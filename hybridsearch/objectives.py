@@ -102,3 +102,8 @@ def score(
         directions=tuple(direction for _, direction in names),
         violation=sum(constraint.violation(metrics) for constraint in constraints),
     )
+
+
+def reference_point(objectives: Sequence[Objective]) -> tuple[float, ...]:
+    """The objectives' references turned as `Score.minimised` turns values: where the hypervolume of a study ends."""
+    return tuple(-o.reference if o.direction == "maximize" else o.reference for o in objectives)
