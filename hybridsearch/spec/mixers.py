@@ -1,8 +1,17 @@
 """One class per leaf mixer: its fields, its rules, and its own counting.
 
-Sizes are per head: `head_dim` is the key size K, `value_head_dim` the value size V. Counting follows one convention:
-one multiply-add is 2 FLOPs, only matrix products, outer products and state updates count; recurrent states are
-float32 (4 bytes), keys, values and convolution inputs take `element_bytes`.
+Sizes are per head: `head_dim` is the key size K, `value_head_dim` the value size V. Every mixer counts itself, exactly:
+
+`parameters(width)`: all weights of the mixer, its norms, convolution, gates and output projection.
+
+`state_bytes(context, element_bytes=2)`: decode memory of one sequence that holds `context` tokens: recurrent states in
+float32 (4 bytes), keys, values and the last inputs of convolutions in `element_bytes`. Spare capacity does not count.
+
+`flops_per_token(width, context)`: one decode step of one sequence with `context` tokens in memory; the new token is
+seen too, so attention reads context + 1. One multiply-add is 2 FLOPs, and only products of matrices and vectors count:
+projections, q K^T and P V, and for a state of K x V each read (S^T k, S^T q) and each write (k v^T) 2 K V. What is done
+element by element does not count: norms, activations, gates, decays, rotary positions, short convolutions (at width
+4 they are under 1 % of the projections).
 """
 
 from typing import Annotated, Literal
@@ -11,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Count = Annotated[int, Field(ge=1)]
 ConvWidth = Annotated[int, Field(ge=0, le=16)]
+STATE_ELEMENT_BYTES = 4
 DECAY_RANK = 16
 """Rank of the map from the residual stream to one decay a key channel (GLA)."""
 
@@ -55,6 +65,28 @@ class FullAttention(Description):
         """V, the value size of one head."""
         return self.value_head_dim or self.head_dim
 
+    @property
+    def channels(self) -> int:
+        """Channels of q, k and v together."""
+        return (self.heads + self.groups) * self.head_dim + self.groups * self.value_size
+
+    def parameters(self, width: int) -> int:
+        """Weights at this residual width."""
+        values = self.heads * self.value_size
+        norms = 2 * self.head_dim * self.qk_norm
+        return width * (self.channels + values * self.gate + values) + self.short_conv * self.channels + norms
+
+    def state_bytes(self, context: int, element_bytes: int = 2) -> int:
+        """Decode memory of one sequence after `context` tokens, in bytes."""
+        cache = context * self.groups * (self.head_dim + self.value_size)
+        return (cache + tail_inputs(self.short_conv) * self.channels) * element_bytes
+
+    def flops_per_token(self, width: int, context: int) -> int:
+        """One decode step with `context` tokens in memory."""
+        values = self.heads * self.value_size
+        scores = (context + 1) * self.heads * (self.head_dim + self.value_size)
+        return 2 * (width * (self.channels + values * self.gate + values) + scores)
+
 
 class SlidingWindow(Description):
     """Causal softmax attention over the last `window` tokens (the query's own is one) and the first `sinks` tokens."""
@@ -77,6 +109,24 @@ class SlidingWindow(Description):
     def groups(self) -> int:
         """Heads of keys and values."""
         return self.kv_heads or self.heads
+
+    @property
+    def channels(self) -> int:
+        """Channels of q, k and v together."""
+        return (self.heads + 2 * self.groups) * self.head_dim
+
+    def parameters(self, width: int) -> int:
+        """Weights at this residual width."""
+        return width * (self.channels + self.heads * self.head_dim) + 2 * self.head_dim * self.qk_norm
+
+    def state_bytes(self, context: int, element_bytes: int = 2) -> int:
+        """Decode memory of one sequence after `context` tokens, in bytes."""
+        return min(context, self.window + self.sinks) * 2 * self.groups * self.head_dim * element_bytes
+
+    def flops_per_token(self, width: int, context: int) -> int:
+        """One decode step with `context` tokens in memory."""
+        scores = min(context + 1, self.window + self.sinks) * 2 * self.heads * self.head_dim
+        return 2 * (width * (self.channels + self.heads * self.head_dim) + scores)
 
 
 class GatedDelta(Description):
@@ -111,6 +161,28 @@ class GatedDelta(Description):
         """V, the value size of one head."""
         return self.value_head_dim or self.head_dim
 
+    @property
+    def channels(self) -> int:
+        """Channels of q, k and v together."""
+        return 2 * self.heads * self.head_dim + self.groups * self.value_size
+
+    def parameters(self, width: int) -> int:
+        """Weights at this residual width: matrices, convolution, A_log and dt_bias, and the norm of the outputs."""
+        return self._matrices(width) + self.short_conv * self.channels + 2 * self.groups + self.value_size
+
+    def state_bytes(self, context: int, element_bytes: int = 2) -> int:
+        """Decode memory of one sequence, in bytes; the same for every `context`."""
+        state = self.groups * self.head_dim * self.value_size
+        return state * STATE_ELEMENT_BYTES + tail_inputs(self.short_conv) * self.channels * element_bytes
+
+    def flops_per_token(self, width: int, context: int) -> int:
+        """One decode step; the same for every `context`."""
+        return 2 * (self._matrices(width) + 3 * self.groups * self.head_dim * self.value_size)
+
+    def _matrices(self, width: int) -> int:
+        values = self.groups * self.value_size
+        return width * (self.channels + values * self.gate + 2 * self.groups + values)
+
 
 class Delta(Description):
     """Delta rule without decay (Yang et al., 2406.06484): S = (I - b k k^T) S + b k v^T, o = S^T q."""
@@ -127,6 +199,28 @@ class Delta(Description):
     def value_size(self) -> int:
         """V, the value size of one head."""
         return self.value_head_dim or self.head_dim
+
+    @property
+    def channels(self) -> int:
+        """Channels of q, k and v together."""
+        return self.heads * (2 * self.head_dim + self.value_size)
+
+    def parameters(self, width: int) -> int:
+        """Weights at this residual width: matrices, convolution, and the norm of the outputs."""
+        return self._matrices(width) + self.short_conv * self.channels + self.value_size
+
+    def state_bytes(self, context: int, element_bytes: int = 2) -> int:
+        """Decode memory of one sequence, in bytes; the same for every `context`."""
+        state = self.heads * self.head_dim * self.value_size
+        return state * STATE_ELEMENT_BYTES + tail_inputs(self.short_conv) * self.channels * element_bytes
+
+    def flops_per_token(self, width: int, context: int) -> int:
+        """One decode step; the same for every `context`."""
+        return 2 * (self._matrices(width) + 3 * self.heads * self.head_dim * self.value_size)
+
+    def _matrices(self, width: int) -> int:
+        values = self.heads * self.value_size
+        return width * (self.channels + values * self.gate + self.heads + values)
 
 
 class GatedLinear(Description):
@@ -146,8 +240,38 @@ class GatedLinear(Description):
         """V, the value size of one head."""
         return self.value_head_dim or self.head_dim
 
+    @property
+    def channels(self) -> int:
+        """Channels of q, k and v together."""
+        return self.heads * (2 * self.head_dim + self.value_size)
+
+    def parameters(self, width: int) -> int:
+        """Weights at this residual width: matrices, convolution, the decay's own, and the norm of the outputs."""
+        decay = self.heads * self.head_dim if self.decay == "vector" else 2 * self.heads
+        return self._matrices(width) + self.short_conv * self.channels + decay + self.value_size
+
+    def state_bytes(self, context: int, element_bytes: int = 2) -> int:
+        """Decode memory of one sequence, in bytes; the same for every `context`."""
+        state = self.heads * self.head_dim * self.value_size
+        return state * STATE_ELEMENT_BYTES + tail_inputs(self.short_conv) * self.channels * element_bytes
+
+    def flops_per_token(self, width: int, context: int) -> int:
+        """One decode step; the same for every `context`."""
+        return 2 * (self._matrices(width) + 2 * self.heads * self.head_dim * self.value_size)
+
+    def _matrices(self, width: int) -> int:
+        values = self.heads * self.value_size
+        low_rank = DECAY_RANK * (width + self.heads * self.head_dim)
+        decay = low_rank if self.decay == "vector" else width * self.heads
+        return width * (self.channels + values * self.gate + values) + decay
+
 
 Leaf = FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear
+
+
+def tail_inputs(short_conv: int) -> int:
+    """Inputs per channel that a causal convolution of this width keeps while decoding."""
+    return max(short_conv - 1, 0)
 
 
 def _check_attention(heads: int, groups: int, head_dim: int, rope_theta: float | None) -> None:
