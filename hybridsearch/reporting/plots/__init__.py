@@ -1,0 +1,1 @@
+"""Figures of a study: interactive pages (plotly) and PNG pictures (matplotlib), drawn from the same series."""
