@@ -21,6 +21,8 @@ from hybridsearch.kernels.gated_delta import chunked as gated_delta
 from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
 from hybridsearch.kernels.linear_attention import chunked as linear_attention
 from hybridsearch.kernels.linear_attention import step as linear_attention_loop
+from hybridsearch.kernels.rms_norm import pytorch as norms
+from hybridsearch.kernels.rotary import pytorch as rotary
 from hybridsearch.kernels.short_conv import pytorch as convolution
 from hybridsearch.kernels.sliding_window import blocked as sliding
 
@@ -33,6 +35,10 @@ def _never(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
 
 def _not_cuda(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     return "" if device.type == "cuda" else f"needs cuda, found {device.type}"
+
+
+def _not_cpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    return "" if device.type == "cpu" else f"saves time on a cpu only, found {device.type}"
 
 
 def _no_flash_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
@@ -65,8 +71,23 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "gated_delta_step": (Implementation("torch", gated_delta_loop.gated_delta_step),),
     "gated_linear_attention": (Implementation("torch chunked", linear_attention.gated_linear_attention),),
     "gated_linear_attention_step": (Implementation("torch", linear_attention_loop.gated_linear_attention_step),),
-    "short_conv": (Implementation("torch", convolution.short_conv),),
+    "short_conv": (
+        Implementation("torch, own backward", convolution.short_conv_own_backward, _not_cpu),
+        Implementation("torch", convolution.short_conv),
+    ),
     "short_conv_step": (Implementation("torch", convolution.short_conv_step),),
+    "rms_norm": (
+        Implementation("torch, own backward", norms.rms_norm_own_backward, _not_cpu),
+        Implementation("torch", norms.rms_norm),
+    ),
+    "unit_length": (
+        Implementation("torch, own backward", norms.unit_length_own_backward, _not_cpu),
+        Implementation("torch", norms.unit_length),
+    ),
+    "rotate": (
+        Implementation("torch, own backward", rotary.rotate_own_backward, _not_cpu),
+        Implementation("torch", rotary.rotate),
+    ),
 }
 
 
@@ -118,16 +139,13 @@ def gated_delta_rule(
     *,
     scale: float | None = None,
     initial_state: Tensor | None = None,
-    chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """S = exp(g) (I - beta k k^T) S + beta k v^T, o = scale S^T q: output [B, T, HV, V], final state [B, HV, K, V].
 
     q and k [B, T, H, K] are of unit length, v is [B, T, HV, V], g (none: no decay) and beta are [B, T, HV].
     """
     way = choose("gated_delta_rule", v.device, v.dtype, k.shape[-1])
-    result: tuple[Tensor, Tensor] = way.function(
-        q, k, v, g, beta, scale=scale, initial_state=initial_state, chunk=chunk
-    )
+    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, beta, scale=scale, initial_state=initial_state)
     return result
 
 
@@ -148,14 +166,13 @@ def gated_linear_attention(
     *,
     scale: float | None = None,
     initial_state: Tensor | None = None,
-    chunk: int = 64,
 ) -> tuple[Tensor, Tensor]:
     """S = diag(exp(g)) S + k v^T, o = scale S^T q: output [B, T, H, V], final state [B, H, K, V].
 
     q and k are [B, T, H, K], v is [B, T, H, V], g is [B, T, H] or, one decay a key channel, [B, T, H, K].
     """
     way = choose("gated_linear_attention", v.device, v.dtype, k.shape[-1])
-    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, scale=scale, initial_state=initial_state, chunk=chunk)
+    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, scale=scale, initial_state=initial_state)
     return result
 
 
@@ -179,3 +196,21 @@ def short_conv_step(x: Tensor, weight: Tensor, tail: Tensor) -> tuple[Tensor, Te
     way = choose("short_conv_step", x.device, x.dtype, weight.shape[0])
     result: tuple[Tensor, Tensor] = way.function(x, weight, tail)
     return result
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
+    """x / sqrt(mean x^2 + epsilon) over the last axis, times `weight` [K] if there is one."""
+    y: Tensor = choose("rms_norm", x.device, x.dtype, x.shape[-1]).function(x, weight, epsilon)
+    return y
+
+
+def unit_length(x: Tensor, epsilon: float) -> Tensor:
+    """x / sqrt(sum x^2 + epsilon) over the last axis."""
+    y: Tensor = choose("unit_length", x.device, x.dtype, x.shape[-1]).function(x, epsilon)
+    return y
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions: [B, T, H, K] with cos and sin [T, H or 1, K], the first half of sin negated."""
+    y: Tensor = choose("rotate", x.device, x.dtype, x.shape[-1]).function(x, cos, sin)
+    return y

@@ -57,7 +57,8 @@ class FullAttention(Mixer[KeyValueCache]):
         channels = self.heads.channels
         if projected.shape[-1] == channels:
             return projected, None
-        return projected[..., :channels], projected[..., channels:]
+        heads, gate = torch.split(projected, (channels, self.value_width), dim=-1)
+        return heads, gate
 
 
 class SlidingWindow(Mixer[KeyValueRing]):
@@ -105,8 +106,9 @@ class AttentionHeads(nn.Module):
     def forward(self, projected: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """[B, T, channels] -> q [B, T, H, K], k [B, T, G, K], v [B, T, G, V]; `start` is the first token's position."""
         split = (self.query_heads + self.groups) * self.key_size
-        qk = projected[..., :split].unflatten(-1, (-1, self.key_size))
-        v = projected[..., split:].unflatten(-1, (self.groups, self.value_size))
+        qk, v = torch.split(projected, (split, self.channels - split), dim=-1)
+        qk = qk.unflatten(-1, (self.query_heads + self.groups, self.key_size))
+        v = v.unflatten(-1, (self.groups, self.value_size))
         if self.norms is not None:
             qk = self.norms(qk)
         if self.rotary is not None:

@@ -44,7 +44,8 @@ class DeltaProjections(nn.Module):
         self.negative_eigenvalues = description.negative_eigenvalues
         keys, values = self.key_heads * self.key_size, self.value_heads * self.value_size
         self.channels = 2 * keys + values
-        self.sizes = (keys, keys, values, values * description.gate, self.value_heads, self.value_heads * gated)
+        self.sizes = (self.channels, values * description.gate, self.value_heads, self.value_heads * gated)
+        self.key_value_sizes = (keys, keys, values)
         self.projection = nn.Linear(width, sum(self.sizes), bias=False)
         self.convolution = ShortConvolution(self.channels, description.short_conv) if description.short_conv else None
         self.decay = DecayGate(self.value_heads) if gated else None
@@ -58,21 +59,18 @@ class DeltaProjections(nn.Module):
 
     def forward(self, x: Tensor, tail: ConvolutionTail | None = None) -> DeltaInputs:
         """Whole sequences [B, T, width]; `tail` is filled."""
-        projected = self.projection(x)
-        mixed, rest = projected[..., : self.channels], projected[..., self.channels :]
+        mixed, *rest = torch.split(self.projection(x), self.sizes, dim=-1)
         mixed = F.silu(mixed) if self.convolution is None else self.convolution(mixed, tail)
-        return self._inputs(mixed, rest)
+        return self._inputs(mixed, *rest)
 
     def step(self, x: Tensor, tail: ConvolutionTail) -> DeltaInputs:
         """One token [B, width]; `tail` is advanced."""
-        projected = self.projection(x)
-        mixed, rest = projected[..., : self.channels], projected[..., self.channels :]
+        mixed, *rest = torch.split(self.projection(x), self.sizes, dim=-1)
         mixed = F.silu(mixed) if self.convolution is None else self.convolution.step(mixed, tail)
-        return self._inputs(mixed, rest)
+        return self._inputs(mixed, *rest)
 
-    def _inputs(self, mixed: Tensor, rest: Tensor) -> DeltaInputs:
-        q, k, v = torch.split(mixed, self.sizes[:3], dim=-1)
-        gate, beta, a = torch.split(rest, self.sizes[3:], dim=-1)
+    def _inputs(self, mixed: Tensor, gate: Tensor, beta: Tensor, a: Tensor) -> DeltaInputs:
+        q, k, v = torch.split(mixed, self.key_value_sizes, dim=-1)
         beta = beta.sigmoid()
         return DeltaInputs(
             q=q.unflatten(-1, (self.key_heads, self.key_size)),

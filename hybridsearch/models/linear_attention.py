@@ -3,8 +3,6 @@
 Axes: B sequences, T tokens, H heads, K key size, V value size.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,16 +27,6 @@ class ChannelDecay(nn.Module):
         return F.logsigmoid(logits.to(torch.promote_types(logits.dtype, torch.float32))) / 16
 
 
-class LinearInputs(NamedTuple):
-    """What gated linear attention reads of its tokens; leading axes [B, T] or, in a step, [B]."""
-
-    q: Tensor
-    k: Tensor
-    v: Tensor
-    g: Tensor
-    gate: Tensor | None
-
-
 class LinearAttention(Mixer[RecurrentState]):
     """Projections, optional short convolution, gated linear attention, normed output times SiLU of the gate."""
 
@@ -49,7 +37,8 @@ class LinearAttention(Mixer[RecurrentState]):
         self.channels = 2 * keys + values
         vector = description.decay == "vector"
         decay = spec.DECAY_RANK if vector else description.heads
-        self.sizes = (keys, keys, values, values * description.gate, decay)
+        self.key_value_sizes = (keys, keys, values)
+        self.sizes = (self.channels, values * description.gate, decay)
         self.projection = nn.Linear(width, sum(self.sizes), bias=False)
         self.convolution = ShortConvolution(self.channels, description.short_conv) if description.short_conv else None
         self.decay = ChannelDecay(keys) if vector else DecayGate(description.heads)
@@ -65,37 +54,33 @@ class LinearAttention(Mixer[RecurrentState]):
 
     def inner(self, x: Tensor, memory: RecurrentState | None = None) -> Tensor:
         """Whole sequences [B, T, width] -> [B, T, H V]."""
-        projected = self.projection(x)
-        mixed = projected[..., : self.channels]
+        mixed, gate, low = torch.split(self.projection(x), self.sizes, dim=-1)
         if self.convolution is not None:
             mixed = self.convolution(mixed, None if memory is None else memory.tail)
-        q, k, v, g, gate = self._inputs(mixed, projected[..., self.channels :])
+        q, k, v, g = self._inputs(mixed, low)
         o, state = dispatch.gated_linear_attention(q, k, v, g)
         if memory is not None:
             memory.state = state
-        gated: Tensor = self.norm(o, gate)
+        gated: Tensor = self.norm(o, gate if self.sizes[1] else None)
         return gated
 
     def inner_step(self, x: Tensor, memory: RecurrentState) -> Tensor:
         """One token [B, width] -> [B, H V]."""
-        projected = self.projection(x)
-        mixed = projected[..., : self.channels]
+        mixed, gate, low = torch.split(self.projection(x), self.sizes, dim=-1)
         if self.convolution is not None:
             mixed = self.convolution.step(mixed, memory.tail)
-        q, k, v, g, gate = self._inputs(mixed, projected[..., self.channels :])
+        q, k, v, g = self._inputs(mixed, low)
         o, memory.state = dispatch.gated_linear_attention_step(q, k, v, g, memory.state)
-        gated: Tensor = self.norm(o, gate)
+        gated: Tensor = self.norm(o, gate if self.sizes[1] else None)
         return gated
 
-    def _inputs(self, mixed: Tensor, rest: Tensor) -> LinearInputs:
+    def _inputs(self, mixed: Tensor, low: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         heads, key_size, value_size = self.shape
-        q, k, v = torch.split(mixed, self.sizes[:3], dim=-1)
-        gate, low = torch.split(rest, self.sizes[3:], dim=-1)
+        q, k, v = torch.split(mixed, self.key_value_sizes, dim=-1)
         g: Tensor = self.decay(low)
-        return LinearInputs(
-            q=q.unflatten(-1, (heads, key_size)),
-            k=k.unflatten(-1, (heads, key_size)),
-            v=v.unflatten(-1, (heads, value_size)),
-            g=g.unflatten(-1, (heads, key_size)) if self.vector else g,
-            gate=gate if gate.shape[-1] else None,
+        return (
+            q.unflatten(-1, (heads, key_size)),
+            k.unflatten(-1, (heads, key_size)),
+            v.unflatten(-1, (heads, value_size)),
+            g.unflatten(-1, (heads, key_size)) if self.vector else g,
         )

