@@ -54,7 +54,8 @@ def parse_mixer(data: Mapping[str, Any]) -> Mixer:
         InvalidArchitecture: the values describe no mixer, or do not fit each other.
     """
     try:
-        return _MIXER.validate_python(_canonical(dict(data)))
+        mixer = _MIXER.validate_python(data)
+        return _MIXER.validate_python(_canonical(mixer.model_dump(mode="json")))
     except ValidationError as error:
         raise InvalidArchitecture(_explain(error)) from None
 

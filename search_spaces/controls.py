@@ -1,0 +1,61 @@
+"""The architectures that every search is compared with, all with the same parameters."""
+
+from hybridsearch.errors import Infeasible
+from hybridsearch.search_spaces import feed_forward, placement
+from hybridsearch.search_spaces.checks import BOUNDED_KINDS
+from hybridsearch.search_spaces.space import Space
+from hybridsearch.spec import cost
+from hybridsearch.spec.architecture import Architecture, Layer
+from hybridsearch.spec.combinators import Mixer
+from hybridsearch.spec.mixers import FullAttention
+
+DEFAULT_TOLERANCE = 0.02
+
+
+def controls(space: Space) -> dict[str, Architecture]:
+    """Full attention, the first linear mixer alone, and both at a uniform 3:1, of the reference's size.
+
+    The first `full` entry and the first linear entry of the menu are used (a sliding window where there is no linear
+    one), with the first of their options that fit. At 3:1 every fourth layer is full; a depth below 4 has one full
+    layer, the last. Controls need not lie in the space. The full control keeps the reference's feed-forward, and
+    solved feed-forwards bring the others to its parameters.
+
+    Raises:
+        Infeasible: a control cannot be given the reference's parameters.
+    """
+    _, depth = space.reference_size
+    full = feed_forward.reference_mixer(space, "full")
+    linear = feed_forward.reference_mixer(space, *_linear_kinds(space))
+    hybrid = placement.positions("3:1", "uniform", depth)
+    stacks = {
+        "full": [full] * depth,
+        "linear": [linear] * depth,
+        "three_to_one": [full if layer in hybrid else linear for layer in range(depth)],
+    }
+    return {name: _matched(space, name, mixers) for name, mixers in stacks.items()}
+
+
+def _linear_kinds(space: Space) -> tuple[str, ...]:
+    width, _ = space.reference_size
+    kinds = [kind for kind in BOUNDED_KINDS if kind != "sliding"]
+    fits = any(line.kind in kinds and space.menu.valid(name, width) for name, line in space.mixers.items())
+    return tuple(kinds) if fits else ("sliding",)
+
+
+def _matched(space: Space, name: str, mixers: list[Mixer]) -> Architecture:
+    width, _ = space.reference_size
+    rule = space.feed_forward
+    tolerance = rule.parameters.tolerance if rule.parameters else DEFAULT_TOLERANCE
+    if rule.parameters is None and all(isinstance(mixer, FullAttention) for mixer in mixers):
+        inner = feed_forward.inner_width(space, width, mixers, space.feed_forwards[0])
+    else:
+        inner = feed_forward.solve(width, mixers, space.target, rule.multiple, tolerance)
+    layers = tuple(Layer(mixer=mixer, feed_forward=inner) for mixer in mixers)
+    architecture = Architecture(width=width, layers=layers, tied_embeddings=space.tied_embeddings)
+    gap = abs(cost.parameters(architecture) - space.target) / space.target
+    if gap > tolerance:
+        raise Infeasible(
+            f"the control {name!r} misses {space.target:,} parameters by {gap:.1%} at width {width} and depth "
+            f"{len(mixers)}, at most {tolerance:.1%} allowed; change `reference` or `feed_forward`"
+        )
+    return architecture
