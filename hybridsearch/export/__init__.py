@@ -1,1 +1,1 @@
-"""A found architecture as a file that others can use."""
+"""Taking an architecture out of a study: which one, as YAML that reads back exactly, and as a card for people."""

@@ -146,6 +146,7 @@ class MlflowReporter:
 
     def _start(self, number: int, candidate: Candidate, tags: Mapping[str, str], stamp: int) -> None:
         known = self._trials.get(number)
+        continued = known is not None
         if known is None and self._parent is not None:
             name = f"t{number:04d}-{tags.get('control') or candidate.name}"
             known = self._trials[number] = self._runs.create_trial(self._parent, number, name, stamp)
@@ -154,7 +155,8 @@ class MlflowReporter:
         marks = {"study": self._study, "arch_hash": candidate.hash, "state": TrialState.RUNNING.value, **tags}
         self._runs.log(known.run, parameters=rows.candidate_parameters(candidate), tags=marks)
         self._runs.write(known.run, {"architecture.json": candidate.canonical.encode()})
-        self._runs.set_status(known.run, "RUNNING", stamp)
+        if continued:
+            self._runs.set_status(known.run, "RUNNING", stamp)
 
     def _record(self, number: int, report: Report, decision: str, stamp: int) -> None:
         known = self._trials.get(number)

@@ -7,9 +7,10 @@ Runs are addressed by id through `MlflowClient`, never through mlflow's "active 
 import fcntl
 import json
 import logging
+import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -61,7 +62,9 @@ class Runs:
             with _locked(database) if database is not None else nullcontext():
                 self._client = MlflowClient(tracking_uri=uri)
                 self._experiment = self._find_or_create(uri, experiment)
-        except (MlflowException, OSError) as error:
+                if database is not None:
+                    _write_ahead(database)
+        except (MlflowException, OSError, sqlite3.Error) as error:
             raise StoreUnavailable(f"MLflow at {uri} cannot be used: {str(error).splitlines()[0]}") from None
 
     def answers(self) -> bool:
@@ -170,3 +173,9 @@ def _locked(database: Path) -> Iterator[None]:
     with database.with_name(f"{database.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _write_ahead(database: Path) -> None:
+    """Keep a write-ahead log: readers (MLflow's pages) no longer block the search's writes, and a commit syncs once."""
+    with closing(sqlite3.connect(database, timeout=30.0)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
