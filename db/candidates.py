@@ -1,0 +1,67 @@
+"""What is asked and changed about candidates, inside a transaction of `Store`."""
+
+from sqlalchemy import Connection, select
+
+from hybridsearch.db.tables import AnyRow, CandidateRow, StudyRow, TrialRow, insert_new
+from hybridsearch.errors import InvalidSetting
+from hybridsearch.trial import Candidate
+
+SHORTEST_PREFIX = 4
+COLUMNS = (
+    CandidateRow.hash,
+    CandidateRow.canonical,
+    CandidateRow.name.label("candidate_name"),
+    CandidateRow.parameters,
+    TrialRow.state_bytes,
+    TrialRow.flops_per_token,
+)
+"""What makes a `Candidate`, of the candidate and of the trial that counted it."""
+
+
+def insert_candidate(connection: Connection, candidate: Candidate) -> None:
+    """Add a candidate unless its hash is there."""
+    values = {
+        "hash": candidate.hash,
+        "canonical": candidate.canonical,
+        "name": candidate.name,
+        "parameters": candidate.parameters,
+    }
+    insert_new(connection, CandidateRow, values)
+
+
+def find_candidate(connection: Connection, digits: str, study: str | None) -> Candidate:
+    """The candidate whose hash begins with `digits`, as counted by its newest trial (of `study`, if given).
+
+    Raises:
+        InvalidSetting: too few digits, or no candidate, or more than one.
+    """
+    prefix = digits.strip().lower()
+    if len(prefix) < SHORTEST_PREFIX or set(prefix) - set("0123456789abcdef"):
+        raise InvalidSetting(
+            f"`{digits}` is no candidate; give {SHORTEST_PREFIX} or more hexadecimal digits of its hash"
+        )
+    query = select(*COLUMNS).join(TrialRow, TrialRow.candidate_hash == CandidateRow.hash)
+    query = query.join(StudyRow, StudyRow.id == TrialRow.study_id).where(CandidateRow.hash.startswith(prefix))
+    if study is not None:
+        query = query.where(StudyRow.name == study)
+    newest_last = query.order_by(TrialRow.created, TrialRow.study_id, TrialRow.number)
+    found = {row.hash: candidate_of(row) for row in connection.execute(newest_last)}
+    if len(found) == 1:
+        return found.popitem()[1]
+    if found:
+        listed = ", ".join(sorted(digest[: len(prefix) + 4] for digest in found)[:5])
+        raise InvalidSetting(f"candidate `{digits}` is one of {len(found)} ({listed}); give more digits")
+    where = f"study `{study}`" if study is not None else "this store"
+    raise InvalidSetting(f"no candidate `{digits}` in {where}; list them with `hybridsearch pareto` or `status`")
+
+
+def candidate_of(row: AnyRow) -> Candidate:
+    """The record of a row that holds `COLUMNS`."""
+    return Candidate(
+        hash=row.hash,
+        canonical=row.canonical,
+        name=row.candidate_name,
+        parameters=row.parameters,
+        state_bytes=row.state_bytes,
+        flops_per_token=row.flops_per_token,
+    )

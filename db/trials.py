@@ -1,0 +1,193 @@
+"""What is asked and changed about trials, inside a transaction of `Store`: numbering, states, loading."""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from hybridsearch.db.candidates import COLUMNS, candidate_of, insert_candidate
+from hybridsearch.db.records import TrialRecord
+from hybridsearch.db.reports import insert_report, load_reports, reports
+from hybridsearch.db.studies import LARGEST_INTEGER, storable
+from hybridsearch.db.tables import AnyRow, CandidateRow, ReportRow, TrialRow
+from hybridsearch.errors import FailureReason, InvalidSetting
+from hybridsearch.trial import Candidate, Report, TrialState
+
+TRANSITIONS: Mapping[TrialState, tuple[TrialState, ...]] = {
+    TrialState.WAITING: (
+        TrialState.RUNNING,
+        TrialState.FINISHED,  # from the result cache
+        TrialState.STOPPED,
+        TrialState.SCREENED,
+        TrialState.FAILED,
+    ),
+    TrialState.RUNNING: (
+        TrialState.WAITING,  # its worker was lost, or the controller was
+        TrialState.PAUSED,
+        TrialState.FINISHED,
+        TrialState.STOPPED,
+        TrialState.FAILED,
+    ),
+    TrialState.PAUSED: (TrialState.WAITING, TrialState.RUNNING, TrialState.STOPPED, TrialState.FAILED),
+}
+"""States that may follow a state; those not listed are final."""
+INITIAL = (TrialState.WAITING, TrialState.SCREENED)
+
+
+def insert_trial(connection: Connection, key: int, candidate: Candidate, values: Mapping[str, Any], now: float) -> int:
+    """Add a candidate and its trial; returns the trial's number. The study must be locked.
+
+    Raises:
+        InvalidSetting: the state is no first state, or the seed too large.
+    """
+    state: TrialState = values["state"]
+    if state not in INITIAL:
+        allowed = " or ".join(first.value for first in INITIAL)
+        raise InvalidSetting(f"a new trial cannot be {state.value}; it is {allowed}")
+    if not 0 <= values["seed"] <= LARGEST_INTEGER:
+        raise InvalidSetting(f"seed {values['seed']} is out of range; choose one from 0 to {LARGEST_INTEGER}")
+    insert_candidate(connection, candidate)
+    highest = connection.execute(select(func.max(TrialRow.number)).where(TrialRow.study_id == key)).scalar_one()
+    number = 0 if highest is None else highest + 1
+    columns = {
+        **values,
+        "state": state.value,
+        "parents": list(values["parents"]),
+        "note": storable(values["note"]),
+        "message": "",
+        "created": now,
+        "ended": now if state.final else None,
+    }
+    counts = {"state_bytes": candidate.state_bytes, "flops_per_token": candidate.flops_per_token}
+    connection.execute(
+        insert(TrialRow).values(study_id=key, number=number, candidate_hash=candidate.hash, **counts, **columns)
+    )
+    return number
+
+
+def change_state(
+    connection: Connection,
+    key: int,
+    number: int,
+    state: TrialState,
+    reason: FailureReason | None,
+    message: str,
+    now: float,
+) -> bool:
+    """Move a trial to `state`; false, and nothing changed, when it is there already.
+
+    Raises:
+        InvalidSetting: no such trial, no such transition, or a failure without reason.
+    """
+    row = _row(connection, key, number)
+    old = TrialState(row.state)
+    if state is old:
+        return False
+    allowed = TRANSITIONS.get(old, ())
+    if state not in allowed:
+        rule = f"from there it may become {', '.join(allowed)}" if allowed else "that is final"
+        raise InvalidSetting(f"trial {number} is {old.value} and cannot become {state.value}; {rule}")
+    if (state is TrialState.FAILED) != (reason is not None):
+        raise InvalidSetting(f"trial {number}: a failed trial needs a reason, and only a failed one takes a reason")
+    if state is TrialState.FINISHED and not _has_report(connection, key, number):
+        raise InvalidSetting(f"trial {number} cannot be finished without a report; record its reports first")
+    values: dict[str, Any] = {"state": state.value, "reason": reason, "message": storable(message)}
+    if state is TrialState.RUNNING and row.started is None:
+        values["started"] = now
+    if state.final:
+        values["ended"] = now
+    connection.execute(update(TrialRow).where(TrialRow.study_id == key, TrialRow.number == number).values(values))
+    return True
+
+
+def add_report(connection: Connection, key: int, report: Report, now: float) -> bool:
+    """Add a report to its trial; false, and nothing changed, when the rung has one.
+
+    Raises:
+        InvalidSetting: no such trial, its state is final, or a number is not finite.
+    """
+    state = TrialState(_row(connection, key, report.trial).state)
+    added = insert_report(connection, key, report, now)
+    if added and state.final:
+        raise InvalidSetting(
+            f"trial {report.trial} is {state.value}, which is final; drop its report of rung {report.rung}"
+        )
+    return added
+
+
+def count_states(connection: Connection, key: int) -> dict[TrialState, int]:
+    """Number of the study's trials in every state, zeros included."""
+    query = select(TrialRow.state, func.count()).where(TrialRow.study_id == key).group_by(TrialRow.state)
+    found = {row[0]: row[1] for row in connection.execute(query)}
+    return {state: int(found.get(state.value, 0)) for state in TrialState}
+
+
+def load_trials(
+    connection: Connection,
+    key: int,
+    study: str,
+    states: Collection[TrialState] | None = None,
+    number: int | None = None,
+) -> list[TrialRecord]:
+    """Trials with candidate and reports, by number, in two queries; all of them, those in `states`, or one."""
+    trials = (
+        select(TrialRow.__table__, *COLUMNS[:4])
+        .join(CandidateRow, CandidateRow.hash == TrialRow.candidate_hash)
+        .where(TrialRow.study_id == key)
+        .order_by(TrialRow.number)
+    )
+    theirs = reports(key)
+    if states is not None:
+        wanted = TrialRow.state.in_([state.value for state in states])
+        same = (TrialRow.study_id == ReportRow.study_id) & (TrialRow.number == ReportRow.trial)
+        trials, theirs = trials.where(wanted), theirs.join(TrialRow, same).where(wanted)
+    if number is not None:
+        trials, theirs = trials.where(TrialRow.number == number), theirs.where(ReportRow.trial == number)
+    found: defaultdict[int, list[Report]] = defaultdict(list)
+    for report in load_reports(connection, theirs):
+        found[report.trial].append(report)
+    return [_trial_of(row, study, tuple(found.get(row.number, ()))) for row in connection.execute(trials)]
+
+
+def load_trial(connection: Connection, key: int, study: str, number: int) -> TrialRecord:
+    """One trial.
+
+    Raises:
+        InvalidSetting: the study has no trial of that number.
+    """
+    _row(connection, key, number)
+    return load_trials(connection, key, study, number=number)[0]
+
+
+def _row(connection: Connection, key: int, number: int) -> AnyRow:
+    query = select(TrialRow.state, TrialRow.started).where(TrialRow.study_id == key, TrialRow.number == number)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise InvalidSetting(f"the study has no trial {number}; its numbers begin at 0 and have no gaps")
+    return row
+
+
+def _has_report(connection: Connection, key: int, number: int) -> bool:
+    query = select(ReportRow.rung).where(ReportRow.study_id == key, ReportRow.trial == number).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def _trial_of(row: AnyRow, study: str, theirs: tuple[Report, ...]) -> TrialRecord:
+    return TrialRecord(
+        study=study,
+        number=row.number,
+        candidate=candidate_of(row),
+        sampler=row.sampler,
+        parents=tuple(row.parents),
+        seed=row.seed,
+        control=row.control,
+        note=row.note,
+        state=TrialState(row.state),
+        reason=None if row.reason is None else FailureReason(row.reason),
+        message=row.message,
+        created=row.created,
+        started=row.started,
+        ended=row.ended,
+        reports=theirs,
+    )
