@@ -1,0 +1,35 @@
+"""An architecture as a candidate: its identity, and everything that can be counted before any training."""
+
+from collections.abc import Sequence
+
+from hybridsearch.objectives import Constraint
+from hybridsearch.spec import cost
+from hybridsearch.spec.architecture import Architecture
+from hybridsearch.spec.canonical import canonical_json, content_hash, readable_name
+from hybridsearch.trial import Candidate
+
+
+def describe(architecture: Architecture, context: int) -> Candidate:
+    """The candidate of an architecture; `context` is the longest at which the study measures throughput."""
+    return Candidate(
+        hash=content_hash(architecture),
+        canonical=canonical_json(architecture),
+        name=readable_name(architecture),
+        parameters=cost.parameters(architecture),
+        state_bytes=cost.state_bytes(architecture, context),
+        flops_per_token=cost.flops_per_token(architecture, context),
+    )
+
+
+def screen(architecture: Architecture, candidate: Candidate, constraints: Sequence[Constraint]) -> str | None:
+    """The first constraint that the counts alone break, in words, or none."""
+    counted = {
+        "parameters": float(candidate.parameters),
+        "state_bytes": float(candidate.state_bytes),
+        "flops_per_token": float(candidate.flops_per_token),
+        "full_layers": float(cost.full_layers(architecture)),
+    }
+    for constraint in constraints:
+        if constraint.violation(counted) > 0:
+            return constraint.explain(counted)
+    return None

@@ -1,0 +1,263 @@
+"""One study's trials while its search runs: the store first, then what samplers see, then MLflow and the screen.
+
+The store is the truth and everything else here is derived from it: `Ledger.open` rebuilds the same ledger after a
+crash. Only the controller's process has one.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from hybridsearch.control.standing import empty_front, score_of
+from hybridsearch.db.records import TrialRecord
+from hybridsearch.db.store import Event, Store
+from hybridsearch.objectives import Score
+from hybridsearch.reporting.points import Point, point
+from hybridsearch.reporting.reporter import Reporter
+from hybridsearch.search.history import History, Observation
+from hybridsearch.search.rungs import Ladder
+from hybridsearch.search.scheduler import Action, Decision
+from hybridsearch.settings import SearchSettings
+from hybridsearch.spec.architecture import Architecture
+from hybridsearch.trial import Candidate, Failure, Report, TrialState
+
+Listener = Callable[[Event], None]
+"""Hears every event after it was recorded."""
+
+ENDS = {Action.FINISH: TrialState.FINISHED, Action.STOP: TrialState.STOPPED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTrial:
+    """A trial that is about to be recorded."""
+
+    architecture: Architecture
+    candidate: Candidate
+    sampler: str
+    parents: tuple[int, ...]
+    control: str | None
+    seed: int
+
+
+class Ledger:
+    """The trials of one study, written through to the store."""
+
+    def __init__(
+        self, store: Store, study: str, settings: SearchSettings, reporter: Reporter, listener: Listener
+    ) -> None:
+        record = store.study(study)
+        self.study = study
+        self.elapsed = record.elapsed
+        """Seconds of search so far, over all resumes."""
+        self.history = History()
+        self._store = store
+        self._settings = settings
+        self._digest = record.evaluation_digest
+        self._reporter = reporter
+        self._listener = listener
+        self._ladder = Ladder.of(settings.evaluation, stopping=settings.early_stopping)
+        self._front = empty_front(settings)
+        self._trials: dict[int, TrialRecord] = {}
+        for trial in sorted(store.trials(study), key=lambda t: (t.ended or 0.0, t.number)):
+            self._remember(trial)
+
+    # what is known
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        """All trials, by number."""
+        return [self._trials[number] for number in sorted(self._trials)]
+
+    @property
+    def unfinished(self) -> list[int]:
+        """Trials that still have to run, by number."""
+        return [trial.number for trial in self.trials if not trial.state.final]
+
+    @property
+    def next_number(self) -> int:
+        """Number of the next trial."""
+        return len(self._trials)
+
+    @property
+    def counted(self) -> int:
+        """Trials that count for the budget: all but controls and screened ones."""
+        screened = TrialState.SCREENED
+        return sum(trial.control is None and trial.state is not screened for trial in self._trials.values())
+
+    @property
+    def controls(self) -> dict[str, Candidate]:
+        """Controls that were recorded, by name."""
+        return {trial.control: trial.candidate for trial in self.trials if trial.control is not None}
+
+    @property
+    def hypervolume(self) -> float:
+        """Hypervolume of the front so far."""
+        return self._front.hypervolume
+
+    def counts(self) -> dict[TrialState, int]:
+        """Trials in each state, zeros included."""
+        found = Counter(trial.state for trial in self._trials.values())
+        return {state: found[state] for state in TrialState}
+
+    def record(self, trial: int) -> TrialRecord:
+        """A trial as it stands."""
+        return self._trials[trial]
+
+    def points(self) -> list[Point]:
+        """All finished trials, as figures and tables show them."""
+        return [self._point(trial) for trial in self.trials if trial.state is TrialState.FINISHED]
+
+    def front_points(self) -> list[Point]:
+        """The points on the front, by the first objective."""
+        return [self._point(self._trials[number]) for number, _ in self._front.members]
+
+    # what happens
+
+    def add(self, new: NewTrial) -> int:
+        """Record a new trial; if a finished trial of any study has its numbers already, it is finished at once."""
+        trial = self._insert(new, TrialState.WAITING, "")
+        reports = self._store.cached_reports(new.candidate.hash, self._digest) if self._digest else ()
+        if reports:
+            self._adopt(trial, reports)
+        return trial.number
+
+    def screened(self, new: NewTrial, reason: str) -> None:
+        """Record a candidate that a constraint turned down."""
+        trial = self._insert(new, TrialState.SCREENED, reason)
+        self._reporter.trial_ended(trial.number, TrialState.SCREENED, reason, on_front=False)
+
+    def started(self, trial: int) -> None:
+        """A worker has the trial."""
+        self._move(trial, TrialState.RUNNING, "")
+
+    def reached(self, report: Report, score: Score, decision: Decision) -> None:
+        """Record a report with the decision on it."""
+        state = ENDS.get(decision.action)
+        event = Event(
+            kind=(state or decision.action).value,
+            message=decision.reason,
+            trial=report.trial,
+            rung=report.rung,
+            rank=decision.rank,
+        )
+        self._store.record(self.study, report, state=state, event=event)
+        self._reporter.rung(report.trial, report, decision.reason)
+        self._refresh(report.trial)
+        self._listener(event)
+        if state is not None:
+            self._ended(report.trial, state, decision.reason)
+
+    def failed(self, failure: Failure) -> None:
+        """Record the end of a trial by a failure."""
+        self._store.set_state(
+            self.study, failure.trial, TrialState.FAILED, reason=failure.reason, message=failure.message
+        )
+        self._refresh(failure.trial)
+        said = f"{failure.reason}: {failure.message}"
+        self._listener(Event(kind=TrialState.FAILED.value, message=said, trial=failure.trial))
+        self._ended(failure.trial, TrialState.FAILED, said)
+
+    def waits_again(self, failure: Failure, attempt: int) -> None:
+        """Record that a trial goes back to the queue."""
+        self._move(failure.trial, TrialState.WAITING, f"{failure.reason}: {failure.message}; attempt {attempt} follows")
+
+    def paused(self, trial: int) -> None:
+        """Record that a trial has put down its work."""
+        self._move(trial, TrialState.PAUSED, "its checkpoint waits for a resume")
+        self._reporter.trial_ended(trial, TrialState.PAUSED, "interrupted", on_front=False)
+
+    def note(self, kind: str, message: str) -> None:
+        """Record an event of the whole search."""
+        event = Event(kind=kind, message=message)
+        self._store.add_event(self.study, event)
+        self._listener(event)
+
+    def beat(self, seconds: float) -> None:
+        """Add search time and give a sign of life."""
+        self.elapsed = self._store.heartbeat(self.study, seconds)
+
+    # how it is kept
+
+    def _insert(self, new: NewTrial, state: TrialState, note: str) -> TrialRecord:
+        trial = self._store.add_trial(
+            self.study,
+            new.candidate,
+            sampler=new.sampler,
+            seed=new.seed,
+            parents=new.parents,
+            state=state,
+            control=new.control,
+            note=note,
+        )
+        self._remember(trial)
+        tags = {"sampler": new.sampler, "seed": str(new.seed), "parents": ",".join(map(str, new.parents))}
+        self._reporter.trial_started(
+            trial.number, new.candidate, tags | ({"control": new.control} if new.control else {})
+        )
+        self._listener(Event(kind=state.value, message=note or f"proposed by {new.sampler}", trial=trial.number))
+        return trial
+
+    def _adopt(self, trial: TrialRecord, reports: Sequence[Report]) -> None:
+        """Finish a trial with the reports that its candidate has earned elsewhere."""
+        said = "same architecture and evaluation as a finished trial: its numbers are taken over"
+        for report in reports:
+            own = replace(report, trial=trial.number, seconds=0.0)
+            last = self._ladder.is_last(report.rung)
+            event = Event(kind="cached", message=said, trial=trial.number, rung=report.rung)
+            self._store.record(self.study, own, state=TrialState.FINISHED if last else None, event=event)
+            self._reporter.rung(trial.number, own, said)
+        self._refresh(trial.number)
+        self._listener(Event(kind="cached", message=said, trial=trial.number))
+        self._ended(trial.number, TrialState.FINISHED, said)
+
+    def _move(self, trial: int, state: TrialState, message: str) -> None:
+        self._store.set_state(self.study, trial, state, message=message)
+        self._refresh(trial)
+        self._listener(Event(kind=state.value, message=message, trial=trial))
+
+    def _ended(self, trial: int, state: TrialState, reason: str) -> None:
+        on_front = trial in self._front.keys
+        self._reporter.trial_ended(trial, state, reason, on_front=on_front)
+        if on_front:
+            finished = self.points()
+            self._reporter.front_changed(finished, self.hypervolume, len(finished), self.elapsed)
+
+    def _refresh(self, trial: int) -> None:
+        self._remember(self._store.trial(self.study, trial))
+
+    def _remember(self, trial: TrialRecord) -> None:
+        self._trials[trial.number] = trial
+        observation = self._observation(trial)
+        self.history.record(observation)
+        if observation.score is not None and observation.score.violation == 0 and trial.number not in self._front.keys:
+            self._front.add(observation.score.minimised, trial.number)
+
+    def _observation(self, trial: TrialRecord) -> Observation:
+        reached = [
+            (report.rung, score_of(self._settings, trial.reports[: index + 1], final=self._ladder.is_last(report.rung)))
+            for index, report in enumerate(trial.reports)
+        ]
+        scores = dict(reached)
+        finished = trial.state is TrialState.FINISHED
+        return Observation(
+            trial=trial.number,
+            hash=trial.candidate.hash,
+            architecture=trial.candidate.canonical,
+            state=trial.state,
+            score=scores[max(scores)] if finished else None,
+            rung_scores=scores,
+            parents=trial.parents,
+            sampler=trial.sampler,
+            control=trial.control,
+        )
+
+    def _point(self, trial: TrialRecord) -> Point:
+        score = self._observation(trial).score
+        return point(
+            trial.number,
+            trial.candidate,
+            trial.reports,
+            on_front=trial.number in self._front.keys,
+            control=trial.control,
+            feasible=score is not None and score.violation == 0,
+        )

@@ -1,0 +1,278 @@
+"""The loop of a search as events: give me a job, here is a report, this one failed. It knows no executor.
+
+Every answer is recorded before it is given, so a controller that is killed at any line loses nothing that a worker
+has reported and repeats nothing that was recorded.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hybridsearch import seeds
+from hybridsearch.control import budget
+from hybridsearch.control.candidates import describe, screen
+from hybridsearch.control.ledger import Ledger, NewTrial
+from hybridsearch.control.places import Places
+from hybridsearch.control.snapshot import Silent, Snapshot, View, take
+from hybridsearch.control.standing import merged, missing, score_of
+from hybridsearch.errors import FailureReason, Infeasible
+from hybridsearch.search.history import Entry
+from hybridsearch.search.proposals import Request
+from hybridsearch.search.rungs import Ladder
+from hybridsearch.search.samplers import SAMPLERS
+from hybridsearch.search.scheduler import Action, decide
+from hybridsearch.search_spaces.space import Space
+from hybridsearch.settings import SearchSettings
+from hybridsearch.spec.architecture import Architecture
+from hybridsearch.trial import Failure, Job, Report, TrialState
+
+MOST_SCREENED = 1000
+"""Proposals in a row that the constraints may turn down before the search counts as infeasible."""
+BEAT_SECONDS = 5.0
+"""Time between two signs of life in the store."""
+SHOW_SECONDS = 0.5
+"""Time between two snapshots for the view."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a search is made of."""
+
+    settings: SearchSettings
+    space: Space
+    source: Mapping[str, Any]
+    """The space as it was written."""
+    controls: Mapping[str, Architecture]
+    """Architectures that run first in every search, by name."""
+    places: Places
+
+
+class Controller:
+    """Decides what runs next and what becomes of it; call it from one thread."""
+
+    def __init__(
+        self, plan: Plan, ledger: Ledger, view: View | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._plan = plan
+        self._ledger = ledger
+        self._view = view or Silent()
+        self._clock = clock
+        self._beat = clock()
+        self._shown = 0.0
+        self._ladder = Ladder.of(plan.settings.evaluation, stopping=plan.settings.early_stopping)
+        self._queue = deque(ledger.unfinished)
+        self._out: set[int] = set()
+        self._losses: dict[int, int] = {}
+        self._draining = False
+        self._drain_told = False
+        self._exhausted = False
+        self._context = plan.settings.evaluation.throughput.contexts[-1]
+
+    # what an executor asks
+
+    def next_job(self) -> Job | None:
+        """The next trial to run: interrupted ones first, then controls, then the sampler's. None: nothing for now.
+
+        Raises:
+            Infeasible: the space, or the constraints, leave nothing to try.
+        """
+        if self._draining:
+            return None
+        if self._queue:
+            return self._job(self._queue.popleft())
+        number = self._new_trial()
+        return None if number is None else self._job(number)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no job is out and none will follow."""
+        return not self._out and (self._draining or (not self._queue and self._over()))
+
+    @property
+    def out(self) -> frozenset[int]:
+        """Trials that a worker has."""
+        return frozenset(self._out)
+
+    # what an executor tells
+
+    def started(self, trial: int) -> None:
+        """A worker has taken the job."""
+        if self._ledger.record(trial).state is not TrialState.RUNNING:
+            self._ledger.started(trial)
+
+    def report(self, report: Report) -> Action:
+        """Record a report, and say whether the trial goes on. A report that is known already changes nothing."""
+        trial = report.trial
+        known = self._ledger.record(trial)
+        if known.state.final:
+            return Action.STOP
+        if any(report.rung == earlier.rung for earlier in known.reports):
+            return Action.CONTINUE
+        final = self._ladder.is_last(report.rung)
+        gathered = [*known.reports, report]
+        lacking = missing(self._plan.settings, merged(gathered), final=final)
+        if lacking:
+            self.failed(
+                Failure(trial=trial, reason=FailureReason.NOT_A_NUMBER, message=f"rung {report.rung}: {lacking}")
+            )
+            return Action.STOP
+        score = score_of(self._plan.settings, gathered, final=final)
+        own = Entry(trial=trial, score=score, control=known.control is not None)
+        decision = decide(self._ledger.history.entries(report.rung), own, report.rung, self._ladder)
+        self._ledger.reached(report, score, decision)
+        if decision.action is not Action.CONTINUE:
+            self._out.discard(trial)
+        return decision.action
+
+    def failed(self, failure: Failure) -> None:
+        """Record a failure; a trial whose worker was lost is tried again a bounded number of times."""
+        self._out.discard(failure.trial)
+        if self._ledger.record(failure.trial).state.final:
+            return
+        lost = self._losses.get(failure.trial, 0)
+        if failure.reason is FailureReason.WORKER_LOST and lost < self._plan.settings.workers.retries:
+            self._losses[failure.trial] = lost + 1
+            self._ledger.waits_again(failure, attempt=lost + 2)
+            self._queue.append(failure.trial)
+        else:
+            self._ledger.failed(failure)
+
+    def paused(self, trial: int) -> None:
+        """The trial has put down its work for a later resume."""
+        self._out.discard(trial)
+        self._ledger.paused(trial)
+
+    def drain(self) -> None:
+        """Ask for a drain: nothing new is proposed, and workers put down what they have with a checkpoint.
+
+        Safe inside a signal handler: the store hears of it at the next `tick`.
+        """
+        self._draining = True
+
+    @property
+    def draining(self) -> bool:
+        """Whether a drain was asked for."""
+        return self._draining
+
+    def tick(self) -> None:
+        """Give a sign of life to the store and to the view; call it often."""
+        now = self._clock()
+        if self._draining and not self._drain_told:
+            self._drain_told = True
+            drain_flag(self._plan.places, self._ledger.study).touch()
+            self._ledger.note("drain", "no new trials; running ones put down their work and can be resumed")
+        if now - self._shown >= SHOW_SECONDS:
+            self._shown = now
+            self._view.snapshot(self.snapshot())
+        if now - self._beat >= BEAT_SECONDS:
+            self._ledger.beat(now - self._beat)
+            self._beat = now
+
+    def close(self) -> None:
+        """Count the last seconds."""
+        self._ledger.beat(self._clock() - self._beat)
+        self._beat = self._clock()
+
+    # how trials come about
+
+    @property
+    def spent(self) -> budget.Spent:
+        """What the search has used of its budget."""
+        seconds = self._ledger.elapsed + self._clock() - self._beat
+        return budget.Spent(trials=self._ledger.counted, minutes=seconds / 60)
+
+    def snapshot(self) -> Snapshot:
+        """How the search stands now."""
+        return take(self._ledger, self.spent, budget.share(self._plan.settings.budget, self.spent))
+
+    def _over(self) -> bool:
+        return self._exhausted or (
+            not self._controls_left() and budget.exhausted(self._plan.settings.budget, self.spent) is not None
+        )
+
+    def _controls_left(self) -> list[str]:
+        return [name for name in self._plan.controls if name not in self._ledger.controls]
+
+    def _new_trial(self) -> int | None:
+        """Number of a new trial that has to run, or none: the budget is spent or the space is exhausted."""
+        reason = ""
+        for _ in range(MOST_SCREENED):
+            new = self._control() or self._proposed()
+            if new is None:
+                if reason and self._exhausted and not self._ledger.counted:
+                    break
+                return None
+            # Controls are yardsticks: one that breaks a constraint runs, and is kept off the front.
+            broken = (
+                None if new.control else screen(new.architecture, new.candidate, self._plan.settings.constraint_list)
+            )
+            if broken is None:
+                number = self._ledger.add(new)
+                if not self._ledger.record(number).state.final:
+                    return number
+            else:
+                reason = broken
+                self._ledger.screened(new, reason)
+        raise Infeasible(f"no proposal meets the constraints, the last one: {reason}; loosen them or change the space")
+
+    def _control(self) -> NewTrial | None:
+        left = self._controls_left()
+        if not left:
+            return None
+        architecture = self._plan.controls[left[0]]
+        return self._trial(architecture, sampler="control", parents=(), control=left[0])
+
+    def _proposed(self) -> NewTrial | None:
+        settings = self._plan.settings
+        if self._exhausted or budget.exhausted(settings.budget, self.spent):
+            return None
+        request = Request(
+            space=self._plan.space,
+            objectives=settings.objective_list,
+            seed=settings.seed,
+            number=self._ledger.next_number,
+        )
+        proposals = SAMPLERS[settings.sampler](self._ledger.history, request)
+        if not proposals:
+            self._exhausted = True
+            self._ledger.note("exhausted", "every architecture of the space that the sampler can find was tried")
+            return None
+        first = proposals[0]
+        return self._trial(first.architecture, sampler=first.sampler, parents=first.parents, control=None)
+
+    def _trial(
+        self, architecture: Architecture, *, sampler: str, parents: tuple[int, ...], control: str | None
+    ) -> NewTrial:
+        return NewTrial(
+            architecture=architecture,
+            candidate=describe(architecture, self._context),
+            sampler=sampler,
+            parents=parents,
+            control=control,
+            seed=seeds.derive(self._plan.settings.seed, "trial", self._ledger.next_number),
+        )
+
+    def _job(self, number: int) -> Job:
+        self._out.add(number)
+        settings = self._plan.settings
+        record = self._ledger.record(number)
+        reached = max((report.rung for report in record.reports), default=None)
+        return Job(
+            study=self._ledger.study,
+            trial=number,
+            hash=record.candidate.hash,
+            architecture=record.candidate.canonical,
+            seed=record.seed,
+            rungs=self._ladder.remaining(reached),
+            evaluation=settings.evaluation.model_dump_json(),
+            folder=str(self._plan.places.trial(self._ledger.study, number)),
+            timeout_seconds=settings.workers.timeout_minutes * 60,
+        )
+
+
+def drain_flag(places: Places, study: str) -> Path:
+    """The file whose presence asks workers to put down their work."""
+    return places.study(study) / "drain"

@@ -1,0 +1,260 @@
+"""Ray Tune as the executor: a Searcher and a scheduler that hand everything to the controller and keep nothing.
+
+Tune's own state is thrown away: the store is the truth, and a resume starts a fresh Tune run from it. That leaves
+out what Tune cannot do: schedulers with several objectives, and rungs that survive a crash.
+"""
+
+import logging
+import math
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from typing import Any
+
+from hybridsearch.control.loop import Controller
+from hybridsearch.errors import ClusterUnreachable, FailureReason, InvalidSetting
+from hybridsearch.search.scheduler import Action
+from hybridsearch.settings import WorkerSettings
+from hybridsearch.trial import Evaluator, Failure, Job
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C drains the search instead of aborting Tune
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # a worker that hangs after its time-out is killed
+}
+os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
+
+import ray  # noqa: E402 - reads the switches above when it is imported
+from ray import tune  # noqa: E402
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler  # noqa: E402
+from ray.tune.search import Searcher  # noqa: E402
+
+from hybridsearch.workers.trainable import decode_failure, decode_report, encode_job, trainable  # noqa: E402
+
+ATTACH_SECONDS = 5.0
+"""How long a cluster may take to accept a connection."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Where trials run."""
+
+    address: str | None
+    """`host:port` or `auto` of a running cluster; none starts a local one that ends with this process."""
+    log: str
+    """File that takes what Ray and its workers print."""
+
+
+def run(controller: Controller, evaluator: Evaluator, workers: WorkerSettings, cluster: Cluster) -> None:
+    """Run the controller's jobs on Ray until it has nothing more to propose.
+
+    Raises:
+        ClusterUnreachable: nobody answers at the address.
+        InvalidSetting: a trial asks for more than the cluster has.
+    """
+    with _attached(workers, cluster), tempfile.TemporaryDirectory(prefix="hybridsearch-tune-") as folder:
+        count = _places(workers)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
+        desk = _Desk(controller, count)
+        tune.Tuner(
+            tune.with_resources(trainable(evaluator), {"CPU": workers.cpus, "GPU": workers.gpus}),
+            tune_config=tune.TuneConfig(
+                search_alg=_Asker(desk),
+                scheduler=_Decider(desk),
+                num_samples=-1,
+                reuse_actors=True,  # a new process imports torch again: 1.5 s a trial
+            ),
+            run_config=tune.RunConfig(
+                name="search",
+                storage_path=folder,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=0),
+                callbacks=[_Clock(desk)],
+            ),
+        ).fit()
+
+
+@contextmanager
+def _attached(workers: WorkerSettings, cluster: Cluster) -> Iterator[None]:
+    """Connect to the cluster, or start a local one, with all that Ray says going to the log."""
+    handler = logging.FileHandler(cluster.log, encoding="utf-8")
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.air", "ray.train")]
+    before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+    try:
+        with redirect_stdout(handler.stream):
+            _connect(workers, cluster.address)
+            yield
+    finally:
+        ray.shutdown()
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+        handler.close()
+
+
+def _connect(workers: WorkerSettings, address: str | None) -> None:
+    if address is None:
+        wanted = workers.count * workers.cpus if workers.count else 0
+        cores = max(os.cpu_count() or 1, math.ceil(wanted))
+        ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        return
+    if "://" in address:
+        raise InvalidSetting(
+            f"address `{address}` is a Ray Client address; run this on a machine of the cluster with `--address auto`"
+        )
+    if address != "auto":
+        _knock(address)
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise ClusterUnreachable(
+            f"no Ray cluster at `{address}`: {lines[0]}; start one with `ray start --head`, or leave --address out"
+        ) from None
+
+
+def _knock(address: str) -> None:
+    """Ray itself waits a minute and more for an address where nobody listens."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InvalidSetting(
+            f"address `{address}` is not understood; write `host:port`, e.g. `10.0.0.5:6379`, or `auto`"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=ATTACH_SECONDS).close()
+    except OSError as error:
+        raise ClusterUnreachable(
+            f"no Ray cluster at `{address}`: {error.strerror or error}; "
+            "start one with `ray start --head`, or leave --address out"
+        ) from None
+
+
+def _places(workers: WorkerSettings) -> int:
+    """Trials that run at once."""
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    fits = [int(total.get("CPU", 0) // workers.cpus)]
+    if workers.gpus:
+        fits.append(int(total.get("GPU", 0) / workers.gpus + 1e-9))
+    if min(fits) < 1:
+        found = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+        raise InvalidSetting(
+            f"a trial asks for {workers.cpus:g} CPUs and {workers.gpus:g} GPUs, Ray has {found}; "
+            "lower workers.cpus or workers.gpus"
+        )
+    return min(fits) if workers.count is None else min(workers.count, *fits)
+
+
+class _Desk:
+    """What the three Tune hooks share: which job each Tune trial carries, and since when it was silent."""
+
+    def __init__(self, controller: Controller, count: int) -> None:
+        self.controller = controller
+        self.count = count
+        self.jobs: dict[str, Job] = {}
+        self.heard: dict[str, float] = {}
+
+    def hand_out(self, trial_id: str) -> Job | None:
+        job = self.controller.next_job() if len(self.jobs) < self.count else None
+        if job is not None:
+            self.jobs[trial_id] = job
+        return job
+
+    def hear(self, trial_id: str, result: dict[str, Any]) -> Action:
+        """Pass on a report or failure, and answer whether the trial goes on."""
+        self.heard[trial_id] = time.monotonic()
+        if "paused" in result:
+            self.controller.paused(self.jobs.pop(trial_id).trial)
+            return Action.STOP
+        if "failure" in result:
+            self.controller.failed(decode_failure(result["failure"]))
+            self.jobs.pop(trial_id)
+            return Action.STOP
+        return self.controller.report(decode_report(result["report"]))
+
+    def close(self, trial_id: str, *, reason: FailureReason | None, message: str = "") -> None:
+        """The Tune trial is over; with a reason, its job failed."""
+        job = self.jobs.pop(trial_id, None)
+        self.heard.pop(trial_id, None)
+        if job is not None and reason is not None:
+            self.controller.failed(Failure(trial=job.trial, reason=reason, message=message))
+
+    def overdue(self) -> list[str]:
+        """Tune trials that were silent for longer than their time-out and a grace to notice it themselves."""
+        now = time.monotonic()
+        return [
+            trial_id
+            for trial_id, since in self.heard.items()
+            if trial_id in self.jobs and now - since > self.jobs[trial_id].timeout_seconds * 1.25 + 30
+        ]
+
+
+class _Asker(Searcher):
+    """Asks the controller for the next job whenever Tune has room."""
+
+    def __init__(self, desk: _Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next job, nothing for now, or the end. A running trial may be lost and come again: no end before that."""
+        job = self._desk.hand_out(trial_id)
+        if job is not None:
+            return {"job": encode_job(job)}
+        return Searcher.FINISHED if self._desk.controller.finished else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """Failures with a reason were told before; what is left is a worker that died."""
+        if error:
+            self._desk.close(trial_id, reason=FailureReason.WORKER_LOST, message="its worker process died")
+        else:
+            self._desk.close(trial_id, reason=None)
+
+
+class _Decider(FIFOScheduler):
+    """Answers every report with the controller's decision, and ends trials that hang."""
+
+    _supports_buffered_results = False
+
+    def __init__(self, desk: _Desk) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._desk = desk
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Continue or stop."""
+        action = self._desk.hear(trial.trial_id, result)
+        return TrialScheduler.CONTINUE if action is Action.CONTINUE else TrialScheduler.STOP
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """As FIFO; Tune asks this once a loop, which makes it the place to look at the clock."""
+        overdue = self._desk.overdue()
+        for trial in tune_controller.get_trials() if overdue else ():
+            if trial.trial_id in overdue:
+                seconds = self._desk.jobs[trial.trial_id].timeout_seconds
+                message = f"silent for more than its {seconds:g} s, and it did not notice itself"
+                self._desk.close(trial.trial_id, reason=FailureReason.TIMED_OUT, message=message)
+                tune_controller._tune_controller.request_stop_trial(trial)
+        return super().choose_trial_to_run(tune_controller)
+
+
+class _Clock(tune.Callback):
+    """Marks the start of trials, and lets the controller breathe."""
+
+    def __init__(self, desk: _Desk) -> None:
+        self._desk = desk
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """A worker has taken the job."""
+        self._desk.heard[trial.trial_id] = time.monotonic()
+        self._desk.controller.started(self._desk.jobs[trial.trial_id].trial)
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Once a loop of Tune's, at least every 0.1 s while nothing happens."""
+        self._desk.controller.tick()
