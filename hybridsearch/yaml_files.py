@@ -122,7 +122,7 @@ class Document:
         # A misspelt key is also a missing one: the misspelling is the news.
         first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
         inside: KeyPath = getattr(first.get("ctx", {}).get("error"), "path", ())
-        path = self._real_path((*first["loc"], *inside))
+        path = (*self._real_path(first["loc"], first["type"] == "missing"), *inside)
         key = ".".join(str(part) for part in path) or "(top)"
         text = first["msg"].removeprefix("Value error, ")
         if first["type"] == "extra_forbidden":
@@ -136,12 +136,11 @@ class Document:
         line = self.line(path)
         return f"{self.source}, line {line}" if line else self.source
 
-    def _real_path(self, location: KeyPath) -> KeyPath:
+    def _real_path(self, location: KeyPath, missing: bool) -> KeyPath:
         """Drop from pydantic's location what names a union's branch, or a place in a list that the file has not."""
         path: KeyPath = ()
-        last = len(location) - 1
         for index, part in enumerate(location):
-            if (*path, part) in self.lines or (index == last and isinstance(part, str)):
+            if (*path, part) in self.lines or (missing and index == len(location) - 1):
                 path = (*path, part)
         return path
 
@@ -190,7 +189,8 @@ def _known_keys(model: type[BaseModel], location: KeyPath) -> set[str]:
     current: Any = model
     for part in location[:-1]:
         current = _step_into(current, part)
-    return set(current.model_fields) if _is_model(current) else set()
+    models = [member for member in (current, *get_args(current)) if _is_model(member)]
+    return {key for member in models for key in member.model_fields}
 
 
 def _step_into(annotation: Any, part: str | int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hybridsearch.search_spaces import feed_forward
 from hybridsearch.search_spaces.menu import LINEAR_KINDS, MOST_COMBINATIONS, parts_of
 from hybridsearch.yaml_files import ProblemAt
 
@@ -68,7 +69,7 @@ def _lengths(entry: str, groups: tuple[object, ...], splits: tuple[object, ...])
 
 def _menu(space: Space) -> None:
     for name in space.menu.entries:
-        count = space.menu.combination_count(name)
+        count = space.menu.combination_count([name])
         if count > MOST_COMBINATIONS:
             raise ProblemAt(f"{count} combinations of options; at most {MOST_COMBINATIONS}", "mixers", name)
         if not any(space.menu.valid(name, width) is not None for width in space.width):
@@ -83,13 +84,13 @@ def _controls(space: Space) -> None:
             raise ProblemAt(
                 f"the controls of a search need an entry of kind {' or '.join(kinds)} on the menu", "mixers"
             )
-        if not any(space.menu.valid(name, width) is not None for name in names):
+        if not feed_forward.fitting(space, *kinds):
             raise ProblemAt(f"{' or '.join(names)} must fit the width of the controls, {width}", "reference", "width")
 
 
 def _why(space: Space, name: str) -> str:
     width = space.width[0]
-    problems = (space.menu.problem(name, width, options) for options in space.menu.combinations(name))
+    problems = (space.menu.problem(name, width, options) for options in space.menu.combinations([name]))
     return f"no choice of options fits any width: {next(filter(None, problems))}"
 
 

@@ -2,7 +2,7 @@
 
 from hybridsearch.errors import Infeasible
 from hybridsearch.search_spaces import feed_forward, placement
-from hybridsearch.search_spaces.checks import BOUNDED_KINDS
+from hybridsearch.search_spaces.menu import LINEAR_KINDS
 from hybridsearch.search_spaces.space import Space
 from hybridsearch.spec import cost
 from hybridsearch.spec.architecture import Architecture, Layer
@@ -25,7 +25,8 @@ def controls(space: Space) -> dict[str, Architecture]:
     """
     _, depth = space.reference_size
     full = feed_forward.reference_mixer(space, "full")
-    linear = feed_forward.reference_mixer(space, *_linear_kinds(space))
+    kinds = LINEAR_KINDS if feed_forward.fitting(space, *LINEAR_KINDS) else ("sliding",)
+    linear = feed_forward.reference_mixer(space, *kinds)
     hybrid = placement.positions("3:1", "uniform", depth)
     stacks = {
         "full": [full] * depth,
@@ -33,13 +34,6 @@ def controls(space: Space) -> dict[str, Architecture]:
         "three_to_one": [full if layer in hybrid else linear for layer in range(depth)],
     }
     return {name: _matched(space, name, mixers) for name, mixers in stacks.items()}
-
-
-def _linear_kinds(space: Space) -> tuple[str, ...]:
-    width, _ = space.reference_size
-    kinds = [kind for kind in BOUNDED_KINDS if kind != "sliding"]
-    fits = any(line.kind in kinds and space.menu.valid(name, width) for name, line in space.mixers.items())
-    return tuple(kinds) if fits else ("sliding",)
 
 
 def _matched(space: Space, name: str, mixers: list[Mixer]) -> Architecture:

@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from hybridsearch.search_spaces import patterns, repair, sampling
 from hybridsearch.search_spaces.menu import Value
-from hybridsearch.search_spaces.plan import Plan, read, used
+from hybridsearch.search_spaces.plan import Plan, read
 from hybridsearch.search_spaces.space import Space
 from hybridsearch.spec.architecture import Architecture
 from hybridsearch.spec.canonical import content_hash
@@ -39,7 +39,7 @@ def _mixed(space: Space, a: Plan, b: Plan, rng: Random) -> Plan:
     depth = rng.choice((a.depth, b.depth))
     layers = _mixed_layers(space, a, b, depth, rng)
     options: dict[str, Value] = {}
-    used_by_a, used_by_b = set(used(space, a.layers)), set(used(space, b.layers))
+    used_by_a, used_by_b = (set(space.menu.keys(plan.layers, plan.options)) for plan in (a, b))
     for key in space.menu.choices:
         only_one = (key in used_by_a) != (key in used_by_b)
         donor = (a if key in used_by_a else b) if only_one else rng.choice((a, b))

@@ -44,9 +44,8 @@ def _rules(space: Space) -> list[tuple[str, str]]:
         linears, fulls = space.roles
         text = f"{_listed(linears)} : {_listed(fulls)} at {_listed(pattern.ratio)}, placed {_listed(pattern.placement)}"
         rows.append(("or a pattern" if space.free else "pattern", text))
-    for key in ("not_first", "not_last", "not_adjacent"):
-        rows.append((key.replace("_", " "), _listed(getattr(space.layers, key))))
-    return rows
+    keys = ("not_first", "not_last", "not_adjacent")
+    return rows + [(key.replace("_", " "), _listed(getattr(space.layers, key))) for key in keys]
 
 
 def _feed_forward(space: Space) -> str:

@@ -12,7 +12,8 @@ from hybridsearch import seeds
 from hybridsearch.errors import InvalidArchitecture, InvalidSetting
 from hybridsearch.search_spaces import patterns, repair, sampling
 from hybridsearch.search_spaces.menu import Value
-from hybridsearch.search_spaces.plan import Plan, read, used
+from hybridsearch.search_spaces.plan import Plan, read
+from hybridsearch.search_spaces.rules import judge
 from hybridsearch.search_spaces.space import Space
 from hybridsearch.spec.architecture import Architecture
 from hybridsearch.spec.canonical import content_hash
@@ -85,18 +86,17 @@ def encode(space: Space, architecture: Architecture) -> dict[str, Value] | None:
         plan = read(space, architecture)
     except InvalidArchitecture:
         return None
+    if judge(space, plan).faults:
+        return None
     values = {parameter.name: parameter.first for parameter in parameters(space)}
     chosen: dict[str, Value] = {"depth": plan.depth, "width": plan.width, "feed_forward": plan.feed_forward}
     pattern = patterns.recognise(space, plan.layers)
     chosen |= _pattern_values(space, pattern, plan.depth) if pattern else {"rule": "free"}
     chosen |= {f"layer_{layer}": name for layer, name in enumerate(plan.layers) if name in space.free}
-    chosen |= {key: plan.options[key] for key in used(space, plan.layers)}
+    chosen |= {key: plan.options[key] for key in space.menu.keys(plan.layers, plan.options)}
     values |= {key: value for key, value in chosen.items() if key in values}
-    try:
-        found = decode(space, values)
-    except InvalidSetting:
-        return None
-    return values if content_hash(found) == content_hash(architecture) else None
+    found = judge(space, _plan(space, values)).architecture
+    return values if found is not None and content_hash(found) == content_hash(architecture) else None
 
 
 def _plan(space: Space, values: Values) -> Plan:
@@ -127,14 +127,14 @@ def _pattern(space: Space, values: Values, depth: int) -> patterns.Pattern:
 
 
 def _pattern_values(space: Space, pattern: patterns.Pattern, depth: int) -> dict[str, Value]:
-    count = patterns.scatters(pattern.ratio, depth)
+    all_scatters, scatters = _scatter_count(space), patterns.scatters(pattern.ratio, depth)
     return {
         "rule": "pattern",
         "ratio": pattern.ratio,
         "placement": pattern.placement,
         "linear": pattern.linear,
         "full": pattern.full,
-        "scatter": -(-pattern.scatter * _scatter_count(space) // count),
+        "scatter": min(all_scatters - 1, -(-pattern.scatter * all_scatters // scatters)),
     }
 
 

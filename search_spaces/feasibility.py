@@ -68,7 +68,7 @@ def impossible(space: Space) -> str | None:
 def _bounds(space: Space, name: str, width: int) -> Bounds | None:
     mixers = [
         space.menu.mixer(name, width, options)
-        for options in space.menu.combinations(name)
+        for options in space.menu.combinations([name])
         if not space.menu.problem(name, width, options)
     ]
     if not mixers:

@@ -111,8 +111,15 @@ def reference_mixer(space: Space, *kinds: str) -> Mixer:
         InvalidArchitecture: there is none.
     """
     width, _ = space.reference_size
-    for name, entry in space.menu.entries.items():
-        options = space.menu.valid(name, width) if entry.kind in kinds else None
-        if options is not None:
-            return space.menu.mixer(name, width, options)
+    for name in fitting(space, *kinds):
+        options = space.menu.valid(name, width)
+        assert options is not None
+        return space.menu.mixer(name, width, options)
     raise InvalidArchitecture(f"no {' or '.join(kinds)} entry of the menu fits the reference width {width}")
+
+
+def fitting(space: Space, *kinds: str) -> list[str]:
+    """Entries of these kinds that have options for the reference width, in the menu's order."""
+    width, _ = space.reference_size
+    entries = (entry for entry in space.menu.entries.values() if entry.kind in kinds)
+    return [entry.name for entry in entries if space.menu.valid(entry.name, width) is not None]

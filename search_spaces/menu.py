@@ -5,10 +5,9 @@ other entries (head splits, token routes) take the options chosen for those.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import Any
 
 from hybridsearch.errors import InvalidArchitecture
@@ -22,6 +21,9 @@ Options = Mapping[str, Value]
 FILL = "fill"
 """As many heads as make the keys as wide as the residual stream."""
 MOST_COMBINATIONS = 4096
+PARTS = {"head_split": "of", "token_route": "linear"}
+"""The option that says what an entry is made of."""
+SELECTORS = tuple(f".{option}" for option in PARTS.values())
 FIXED_ROUTING = ("periodic", "first", "random")
 LINEAR_KINDS = ("gated_delta", "delta", "gated_linear")
 
@@ -40,15 +42,15 @@ class Entry:
     """Values of each option; one value means nothing is to choose."""
 
     @property
-    def parts(self) -> tuple[str, ...]:
-        """Entries that this one may be made of."""
-        texts = (*self.choices.get("of", ()), *self.choices.get("linear", ())) if self.composite else ()
-        return tuple(dict.fromkeys(name for text in texts for name in str(text).split("+")))
-
-    @property
     def composite(self) -> bool:
         """Whether it is made of other entries."""
-        return self.kind in ("head_split", "token_route")
+        return self.kind in PARTS
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Entries that this one may be made of."""
+        groups = self.choices[PARTS[self.kind]] if self.composite else ()
+        return tuple(dict.fromkeys(name for group in groups for name in str(group).split("+")))
 
 
 class Menu:
@@ -62,7 +64,6 @@ class Menu:
         self.entries = {entry.name: entry for entry in entries}
         self._built: dict[tuple[Any, ...], Mixer | InvalidArchitecture] = {}
         self._found: dict[int, dict[Mixer, list[tuple[str, dict[str, Value]]]]] = {}
-        self._keys: dict[str, tuple[str, ...]] = {}
 
     @cached_property
     def choices(self) -> dict[str, tuple[Value, ...]]:
@@ -79,24 +80,34 @@ class Menu:
         """The first value of every option that is to choose."""
         return {key: values[0] for key, values in self.choices.items()}
 
-    def keys(self, name: str) -> tuple[str, ...]:
-        """Keys of the options that can change the entry's mixer, its parts' included."""
-        if name not in self._keys:
+    def keys(self, names: Iterable[str], options: Options) -> tuple[str, ...]:
+        """Keys of the options that matter to these entries, given the parts that `options` chooses (or the first)."""
+        found: dict[str, None] = {}
+        for name in names:
             entry = self.entries[name]
-            own = [f"{name}.{option}" for option, values in entry.choices.items() if len(values) > 1]
-            inner = [key for part in entry.parts for key in self.keys(part)]
-            self._keys[name] = tuple(dict.fromkeys((*own, *inner)))
-        return self._keys[name]
+            found |= dict.fromkeys(f"{name}.{option}" for option, values in entry.choices.items() if len(values) > 1)
+            if entry.composite:
+                found |= dict.fromkeys(self.keys(self._chosen_parts(entry, options), options))
+        return tuple(found)
 
-    def combinations(self, name: str) -> Iterator[dict[str, Value]]:
-        """Every choice of the entry's options; the first values come first."""
-        keys = self.keys(name)
-        for values in product(*(self.choices[key] for key in keys)):
-            yield dict(zip(keys, values, strict=True))
+    def combinations(self, names: Sequence[str], settled: Options | None = None) -> Iterator[dict[str, Value]]:
+        """Every choice of the options that matter to these entries; first values come first."""
+        settled = settled or {}
+        key = next((key for key in self.keys(names, settled) if key not in settled), None)
+        if key is None:
+            yield dict(settled)
+            return
+        for value in self.choices[key]:
+            yield from self.combinations(names, {**settled, key: value})
 
-    def combination_count(self, name: str) -> int:
+    def combination_count(self, names: Sequence[str], settled: Options | None = None) -> int:
         """How many `combinations` there are."""
-        return math.prod(len(self.choices[key]) for key in self.keys(name))
+        settled = settled or {}
+        keys = [key for key in self.keys(names, settled) if key not in settled]
+        selector = next((key for key in keys if key.endswith(SELECTORS)), None)
+        if selector is None:
+            return math.prod(len(self.choices[key]) for key in keys)
+        return sum(self.combination_count(names, {**settled, selector: value}) for value in self.choices[selector])
 
     def mixer(self, name: str, width: int, options: Options) -> Mixer:
         """The entry as a mixer of a residual stream of `width`.
@@ -104,7 +115,7 @@ class Menu:
         Raises:
             InvalidArchitecture: the options do not fit each other or the width.
         """
-        key = (name, width, *(options[key] for key in self.keys(name)))
+        key = (name, width, *(options[key] for key in self.keys([name], options)))
         if key not in self._built:
             try:
                 self._built[key] = self._build(self.entries[name], width, options)
@@ -125,7 +136,7 @@ class Menu:
 
     def valid(self, name: str, width: int) -> dict[str, Value] | None:
         """The first choice of options that makes a mixer at `width`; None if there is none."""
-        return next((options for options in self.combinations(name) if not self.problem(name, width, options)), None)
+        return next((options for options in self.combinations([name]) if not self.problem(name, width, options)), None)
 
     def find(self, mixer: Mixer, width: int) -> list[tuple[str, dict[str, Value]]]:
         """Entries and options that make this mixer at `width`; empty if it is not on the menu."""
@@ -136,10 +147,14 @@ class Menu:
     def _index(self, width: int) -> dict[Mixer, list[tuple[str, dict[str, Value]]]]:
         index: dict[Mixer, list[tuple[str, dict[str, Value]]]] = {}
         for name in self.entries:
-            for options in self.combinations(name):
+            for options in self.combinations([name]):
                 if not self.problem(name, width, options):
                     index.setdefault(self.mixer(name, width, options), []).append((name, options))
         return index
+
+    def _chosen_parts(self, entry: Entry, options: Options) -> list[str]:
+        option = PARTS[entry.kind]
+        return str(options.get(f"{entry.name}.{option}", entry.choices[option][0])).split("+")
 
     def _build(self, entry: Entry, width: int, options: Options) -> Mixer:
         chosen = {
@@ -147,8 +162,9 @@ class Menu:
             for option, values in entry.choices.items()
         }
         if entry.kind == "head_split":
-            names, shares = str(chosen["of"]).split("+"), parts_of(str(chosen["split"]))
-            branches = [self.mixer(name, width, options).model_dump(mode="json") for name in names]
+            shares = parts_of(str(chosen["split"]))
+            parts = [self.mixer(name, width, options) for name in self._chosen_parts(entry, options)]
+            branches = [part.model_dump(mode="json") for part in parts]
             return _normal(
                 {
                     "kind": "head_split",

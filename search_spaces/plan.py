@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,12 +48,6 @@ def express(space: Space, plan: Plan) -> Architecture:
     inner = feed_forward.inner_width(space, plan.width, mixers, plan.feed_forward)
     layers = tuple(Layer(mixer=mixer, feed_forward=inner) for mixer in mixers)
     return Architecture(width=plan.width, layers=layers, tied_embeddings=space.tied_embeddings)
-
-
-def used(space: Space, layers: Sequence[str]) -> tuple[str, ...]:
-    """Keys of the options that these layers use, in the menu's order."""
-    keys = {key for name in layers for key in space.menu.keys(name)}
-    return tuple(key for key in space.menu.choices if key in keys)
 
 
 def read(space: Space, architecture: Architecture) -> Plan:

@@ -10,7 +10,7 @@ from itertools import combinations, product
 from typing import TYPE_CHECKING
 
 from hybridsearch.search_spaces import placement
-from hybridsearch.search_spaces.plan import Plan, used
+from hybridsearch.search_spaces.plan import Plan
 from hybridsearch.search_spaces.rules import judge
 from hybridsearch.spec.architecture import Architecture
 from hybridsearch.spec.canonical import canonical_json
@@ -60,15 +60,13 @@ def plans(space: Space) -> Iterator[Plan]:
     """Every plan that keeps the choices and the layer rule, with each choice of the options that it uses."""
     for width, choice, depth in product(space.width, space.feed_forwards, space.depth):
         for layers in _stacks(space, depth):
-            keys = used(space, layers)
-            for values in product(*(space.menu.choices[key] for key in keys)):
-                options = {**space.menu.first, **dict(zip(keys, values, strict=True))}
-                yield Plan(width, layers, options, choice)
+            for options in space.menu.combinations(sorted(set(layers))):
+                yield Plan(width, layers, {**space.menu.first, **options}, choice)
 
 
 def upper_bound(space: Space) -> int:
     """Plans of the space; constraints are not taken off."""
-    stacks = sum(_free_stacks(space, depth) + _pattern_stacks(space, depth) for depth in space.depth)
+    stacks = _free_stacks(space) + sum(_pattern_stacks(space, depth) for depth in space.depth)
     return len(space.width) * len(space.feed_forwards) * stacks
 
 
@@ -98,12 +96,12 @@ def _positions(space: Space, depth: int) -> set[tuple[int, ...]]:
     return found
 
 
-def _free_stacks(space: Space, depth: int) -> int:
+def _free_stacks(space: Space) -> int:
     """Free stacks times the choices of the options they use: over all sets of entries, stacks that use exactly it."""
     total = 0
-    for number in range(1, min(depth, len(space.free)) + 1):
-        for names in combinations(space.free, number):
-            total += _onto(depth, number) * _option_choices(space, names)
+    for number in range(1, min(max(space.depth), len(space.free)) + 1):
+        stacks = sum(_onto(depth, number) for depth in space.depth)
+        total += stacks * sum(space.menu.combination_count(names) for names in combinations(space.free, number))
     return total
 
 
@@ -116,7 +114,7 @@ def _pattern_stacks(space: Space, depth: int) -> int:
             names = (full,) if number == depth else (linear,) if number == 0 else (linear, full)
             alone = len(names) > 1 or (linear if full in names else full) == _first_partner(space, names[0])
             if alone and not set(names) <= free:
-                total += sets * _option_choices(space, names)
+                total += sets * space.menu.combination_count(names)
     return total
 
 
@@ -138,10 +136,6 @@ def _position_counts(space: Space, depth: int) -> dict[int, int]:
         else:
             fixed.setdefault(number, set()).add(placement.positions(ratio, place, depth))
     return {**{number: len(sets) for number, sets in fixed.items()}, **counts}
-
-
-def _option_choices(space: Space, names: tuple[str, ...]) -> int:
-    return math.prod(len(space.menu.choices[key]) for key in used(space, names))
 
 
 @lru_cache(maxsize=1024)

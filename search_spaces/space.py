@@ -9,11 +9,21 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    model_validator,
+)
 
 from hybridsearch.search_spaces import checks, feed_forward, rules, size
 from hybridsearch.search_spaces.menu import FILL, LINEAR_KINDS, Entry, Menu
-from hybridsearch.search_spaces.notation import colons, distinct, joined, listed
+from hybridsearch.search_spaces.notation import colons, distinct, joined, listed, sizes
 from hybridsearch.spec.architecture import Architecture
 from hybridsearch.spec.combinators import TokenRoute
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
@@ -21,9 +31,14 @@ from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLine
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0)]
+Heads = Annotated[
+    Annotated[Count, Tag("number")] | Annotated[Literal["fill"], Tag("word")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "number"),
+]
 
 
 Choices = Annotated[tuple[T, ...], BeforeValidator(listed), AfterValidator(distinct), Field(min_length=1)]
+Sizes = Annotated[tuple[Count, ...], BeforeValidator(sizes), AfterValidator(distinct), Field(min_length=1)]
 Ratio = Annotated[str, BeforeValidator(colons), Field(pattern=r"^\d+:\d+$")]
 Split = Annotated[str, BeforeValidator(colons), Field(pattern=r"^[1-9]\d*(:[1-9]\d*)+$")]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
@@ -69,7 +84,7 @@ def _searchable(description: type[BaseModel], *left_out: str) -> dict[str, Any]:
             continue
         inner: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
         if name == "heads":
-            fields[name] = (Choices[inner | Literal["fill"]], (FILL,))
+            fields[name] = (Choices[Heads], (FILL,))
         else:
             fields[name] = (Choices[inner], ... if field.is_required() else (field.default,))
     return fields
@@ -97,24 +112,6 @@ if TYPE_CHECKING:
     MenuLine = MixerOptions
 else:
     MenuLine = Annotated[Union[_OPTIONS], Field(discriminator="kind")]  # noqa: UP007
-
-
-class Steps(Part):
-    """Whole numbers at equal distances, both ends included."""
-
-    minimum: Count
-    maximum: Count
-    step: Count = 1
-
-
-def _sizes(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        steps = Steps.model_validate(value)
-        return tuple(range(steps.minimum, steps.maximum + 1, steps.step))
-    return listed(value)
-
-
-Sizes = Annotated[tuple[Count, ...], BeforeValidator(_sizes), AfterValidator(distinct), Field(min_length=1)]
 
 
 class PatternRule(Part):

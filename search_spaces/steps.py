@@ -12,7 +12,7 @@ from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 from hybridsearch.search_spaces import patterns
-from hybridsearch.search_spaces.plan import Plan, used
+from hybridsearch.search_spaces.plan import Plan
 
 if TYPE_CHECKING:
     from hybridsearch.search_spaces.space import Space
@@ -50,7 +50,10 @@ def reroute(space: Space, plan: Plan, rng: Random) -> Plan | None:
 
 
 def add_or_remove_layers(space: Space, plan: Plan, rng: Random) -> Plan | None:
-    """Go to the next choice of depth: repeat layers beside themselves, or drop some; a pattern is laid out anew."""
+    """Go to the next choice of depth: insert layers (half of them repeat their neighbour) or drop some, anywhere.
+
+    A pattern is laid out anew.
+    """
     depth = _neighbour(space.depth, plan.depth, rng)
     if depth is None:
         return None
@@ -60,7 +63,7 @@ def add_or_remove_layers(space: Space, plan: Plan, rng: Random) -> Plan | None:
     layers = list(plan.layers)
     while len(layers) < depth:
         layer = rng.randrange(len(layers))
-        layers.insert(layer, layers[layer])
+        layers.insert(layer, rng.choice((layers[layer], rng.choice(space.free or layers))))
     while len(layers) > depth:
         layers.pop(rng.randrange(len(layers)))
     return replace(plan, layers=tuple(layers))
@@ -80,29 +83,30 @@ def change_pattern(space: Space, plan: Plan, rng: Random) -> Plan | None:
         "linear": space.roles[0],
         "full": space.roles[1],
     }
-    key = rng.choice([*choices, "scatter"])
-    if key == "scatter":
-        changed = replace(pattern, scatter=rng.randrange(patterns.scatters(pattern.ratio, plan.depth)))
-    else:
-        value = _other(choices[key], getattr(pattern, key), rng)
-        if value is None:
-            return None
-        changed = replace(pattern, **{key: value})
+    key = rng.choice(tuple(choices))
+    # A scattered placement has many position sets, so drawing another one counts as a change of placement.
+    again = key == "placement" and pattern.placement == "scattered" and rng.random() < 0.5
+    value = "scattered" if again else _other(choices[key], getattr(pattern, key), rng)
+    if value is None:
+        return None
+    scatter = rng.randrange(patterns.scatters(pattern.ratio, plan.depth))
+    changed = replace(pattern, scatter=scatter if value == "scattered" else pattern.scatter, **{key: value})
     return replace(plan, layers=patterns.lay(changed, plan.depth))
 
 
-def replace_entry(space: Space, plan: Plan, rng: Random) -> Plan | None:
-    """Give all layers of one entry another entry."""
+def exchange_entries(space: Space, plan: Plan, rng: Random) -> Plan | None:
+    """Give all layers of one entry another entry, and the layers of that one the first."""
     old = rng.choice(sorted(set(plan.layers)))
-    name = _other(space.free, old, rng)
-    if name is None:
+    new = _other(space.free, old, rng)
+    if new is None:
         return None
-    return replace(plan, layers=tuple(name if layer == old else layer for layer in plan.layers))
+    names = {old: new, new: old}
+    return replace(plan, layers=tuple(names.get(name, name) for name in plan.layers))
 
 
 def change_option(space: Space, plan: Plan, rng: Random) -> Plan | None:
     """Choose another value of an option that a layer uses."""
-    keys = used(space, plan.layers)
+    keys = space.menu.keys(plan.layers, plan.options)
     if not keys:
         return None
     key = rng.choice(keys)
@@ -131,7 +135,7 @@ STEPS: Mapping[str, Step] = {
         reroute,
         add_or_remove_layers,
         change_pattern,
-        replace_entry,
+        exchange_entries,
         change_option,
         widen_or_narrow,
         change_feed_forward,
@@ -140,8 +144,14 @@ STEPS: Mapping[str, Step] = {
 
 
 def small_step(space: Space, plan: Plan, rng: Random) -> Plan | None:
-    """One step of a kind chosen at random."""
-    return rng.choice(tuple(STEPS.values()))(space, plan, rng)
+    """One step of a kind chosen at random; options of entries that come in by it are drawn."""
+    changed = rng.choice(tuple(STEPS.values()))(space, plan, rng)
+    if changed is None or changed.layers == plan.layers:
+        return changed
+    known = space.menu.keys(plan.layers, plan.options)
+    new = [key for key in space.menu.keys(changed.layers, changed.options) if key not in known]
+    drawn = {key: rng.choice(space.menu.choices[key]) for key in new}
+    return replace(changed, options={**changed.options, **drawn})
 
 
 def _regroup(space: Space, plan: Plan, rng: Random, kind: str) -> Plan | None:
