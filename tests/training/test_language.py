@@ -3,6 +3,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -21,6 +22,9 @@ from hybridsearch.training.language_text import generate, load, stream
 SETTINGS = LanguageSettings(
     steps=40, batch=8, context=32, learning_rate=1e-2, validate_every=20, validation_tokens=512, device="cpu", seed=5
 )
+NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU")
+DEVICES = ["cpu", pytest.param("cuda", marks=NO_GPU)]
+"""On a GPU the matrix products are in bfloat16."""
 WORDS = ("river", "stone", "light", "under", "never", "again", "seven", "bread")
 HYBRID = Architecture(
     width=16,
@@ -47,9 +51,14 @@ def unigram_nats(path: Path) -> float:
     return -sum(n / total * math.log(n / total) for n in counts.values())
 
 
-def test_training_learns_more_than_letter_frequencies(tmp_path: Path, book: Path) -> None:
+@pytest.mark.parametrize("device", DEVICES)
+def test_training_learns_more_than_letter_frequencies(
+    tmp_path: Path, book: Path, device: Literal["cpu", "cuda"]
+) -> None:
     updates: list[Update] = []
-    result = train(HYBRID, [book], tmp_path / "run", SETTINGS, on_update=updates.append)
+    settings = replace(SETTINGS, device=device)
+    train(HYBRID, [book], tmp_path / "run", settings, stop=interrupted_after(15), on_update=updates.append)
+    result = train(HYBRID, [], tmp_path / "run", settings, resume=True, on_update=updates.append)
     assert result.finished
     assert result.best is not None
     assert result.last is not None
@@ -58,7 +67,9 @@ def test_training_learns_more_than_letter_frequencies(tmp_path: Path, book: Path
     assert [u.step for u in updates] == [10, 20, 30, 40]
     assert [u.step for u in updates if u.validation] == [20, 40]
     assert updates[-1].loss < updates[0].loss
-    written = generate(load(tmp_path / "run"), "the river ", tokens=40, sampling=Sampling(temperature=0.5))
+    written = generate(
+        load(tmp_path / "run", device=device), "the river ", tokens=40, sampling=Sampling(temperature=0.5)
+    )
     assert set(written.encode()) <= set(book.read_bytes()), "only letters of the book were learnt"
 
 
