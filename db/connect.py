@@ -27,6 +27,8 @@ CONNECT_SECONDS = 10
 """How long to wait for a PostgreSQL server to answer."""
 SQLITE_PRAGMAS: dict[str, str | int] = {"foreign_keys": "ON"}
 """Set on every new connection."""
+MIGRATION_PRAGMAS: dict[str, str | int] = {"foreign_keys": "OFF"}
+"""Set instead while migrating: SQLite changes a table by rebuilding it and dropping the old one."""
 COMPACT = partial(json.dumps, separators=(",", ":"), allow_nan=False)
 
 
@@ -43,7 +45,7 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter for a port that is no number
         raise InvalidSetting(f"store `{_hidden(text)}` is no database URL; write {EXAMPLES}") from None
     driver = DRIVERS.get(url.drivername)
     if driver is None:
@@ -53,18 +55,18 @@ def parse_url(text: str) -> URL:
     return _sqlite_url(url, text) if driver.startswith("sqlite") else url
 
 
-def make_engine(url: URL, pragmas: dict[str, str | int] | None = None) -> Engine:
+def make_engine(url: URL, *, migrating: bool = False) -> Engine:
     """An engine whose connections wait for locks and keep foreign keys; it connects on first use.
 
     Args:
         url: from `parse_url`.
-        pragmas: SQLite only, in place of `SQLITE_PRAGMAS`.
+        migrating: whether its connections change the schema; then the rows are to be checked at the end.
 
     Raises:
         InvalidSetting: the driver of the database is not installed.
     """
     if url.get_backend_name() == "sqlite":
-        return _sqlite_engine(url, SQLITE_PRAGMAS if pragmas is None else pragmas)
+        return _sqlite_engine(url, MIGRATION_PRAGMAS if migrating else SQLITE_PRAGMAS)
     defaults = {"connect_timeout": CONNECT_SECONDS, "application_name": "hybridsearch"}
     arguments = {name: value for name, value in defaults.items() if name not in url.query}
     try:

@@ -55,8 +55,7 @@ def _prepare_folder(url: URL, *, create: bool) -> None:
 
 
 def _upgrade(url: URL) -> None:
-    # Rebuilding a table in SQLite drops the old one, which foreign keys would forbid; they are checked at the end.
-    engine = make_engine(url, pragmas={"foreign_keys": "OFF"})
+    engine = make_engine(url, migrating=True)
     try:
         with writers(engine).begin() as connection:
             _migrate(url, connection)

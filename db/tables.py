@@ -82,9 +82,12 @@ class TrialRow(Table):
     """One candidate in one study."""
 
     __tablename__ = "trials"
-    __table_args__ = (Index(None, "study_id", "state"),)
+    __table_args__ = (
+        ForeignKeyConstraint(["study_id"], ["studies.id"]),
+        Index(None, "study_id", "state"),
+    )
 
-    study_id: Mapped[int] = mapped_column(ForeignKey("studies.id"), primary_key=True)
+    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     candidate_hash: Mapped[str] = mapped_column(String(64), ForeignKey("candidates.hash"), index=True)
     state_bytes: Mapped[int]

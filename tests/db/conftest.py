@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
+import psycopg
 import pytest
 from sqlalchemy import create_engine, make_url, text
 
@@ -40,14 +41,17 @@ def server_user() -> str | None:
 
 
 def wait_until_it_answers(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
+    """A port that is open is not enough: at first the server says that it is starting up."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
+            psycopg.connect(host="127.0.0.1", port=port, user="tester", dbname="postgres", connect_timeout=5).close()
+        except psycopg.OperationalError:
             time.sleep(0.05)
         else:
             return
+    server.kill()
+    server.wait()
     pytest.fail(f"the PostgreSQL server did not start: {log.read_text()[-2000:]}")
 
 
@@ -119,11 +123,19 @@ def engine_name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty place for a store, on each engine."""
+def new_url(engine_name: str, request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """Makes empty places for stores, on each engine."""
     if engine_name == "sqlite":
-        return f"sqlite:///{tmp_path}/store.db"
-    return str(request.getfixturevalue("new_database")())
+        numbers = count()
+        return lambda: f"sqlite:///{tmp_path}/new{next(numbers)}.db"
+    make: Callable[[], str] = request.getfixturevalue("new_database")
+    return make
+
+
+@pytest.fixture
+def url(new_url: Callable[[], str]) -> str:
+    """An empty place for a store, on each engine."""
+    return new_url()
 
 
 @pytest.fixture(scope="session")

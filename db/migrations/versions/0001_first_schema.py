@@ -51,7 +51,7 @@ def _candidates() -> None:
 def _trials() -> None:
     op.create_table(
         "trials",
-        sa.Column("study_id", sa.BigInteger(), nullable=False),
+        sa.Column("study_id", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("number", sa.BigInteger(), autoincrement=False, nullable=False),
         sa.Column("candidate_hash", sa.String(64), nullable=False),
         sa.Column("state_bytes", sa.BigInteger(), nullable=False),
