@@ -57,7 +57,7 @@ class FullAttention(Mixer[KeyValueCache]):
         channels = self.heads.channels
         if projected.shape[-1] == channels:
             return projected, None
-        heads, gate = torch.split(projected, (channels, self.value_width), dim=-1)
+        heads, gate = torch.split(projected, [channels, self.value_width], dim=-1)
         return heads, gate
 
 
@@ -106,12 +106,12 @@ class AttentionHeads(nn.Module):
     def forward(self, projected: Tensor, start: int = 0) -> tuple[Tensor, Tensor, Tensor]:
         """[B, T, channels] -> q [B, T, H, K], k [B, T, G, K], v [B, T, G, V]; `start` is the first token's position."""
         split = (self.query_heads + self.groups) * self.key_size
-        qk, v = torch.split(projected, (split, self.channels - split), dim=-1)
-        qk = qk.unflatten(-1, (self.query_heads + self.groups, self.key_size))
-        v = v.unflatten(-1, (self.groups, self.value_size))
+        qk, v = torch.split(projected, [split, self.channels - split], dim=-1)
+        qk = torch.unflatten(qk, -1, (self.query_heads + self.groups, self.key_size))
+        v = torch.unflatten(v, -1, (self.groups, self.value_size))
         if self.norms is not None:
             qk = self.norms(qk)
         if self.rotary is not None:
             qk = self.rotary(qk, start)
-        q, k = torch.split(qk, (self.query_heads, self.groups), dim=2)
+        q, k = torch.split(qk, [self.query_heads, self.groups], dim=2)
         return q, k, v

@@ -44,8 +44,8 @@ class DeltaProjections(nn.Module):
         self.negative_eigenvalues = description.negative_eigenvalues
         keys, values = self.key_heads * self.key_size, self.value_heads * self.value_size
         self.channels = 2 * keys + values
-        self.sizes = (self.channels, values * description.gate, self.value_heads, self.value_heads * gated)
-        self.key_value_sizes = (keys, keys, values)
+        self.sizes = [self.channels, values * description.gate, self.value_heads, self.value_heads * gated]
+        self.key_value_sizes = [keys, keys, values]
         self.projection = nn.Linear(width, sum(self.sizes), bias=False)
         self.convolution = ShortConvolution(self.channels, description.short_conv) if description.short_conv else None
         self.decay = DecayGate(self.value_heads) if gated else None
@@ -73,9 +73,9 @@ class DeltaProjections(nn.Module):
         q, k, v = torch.split(mixed, self.key_value_sizes, dim=-1)
         beta = beta.sigmoid()
         return DeltaInputs(
-            q=q.unflatten(-1, (self.key_heads, self.key_size)),
-            k=k.unflatten(-1, (self.key_heads, self.key_size)),
-            v=v.unflatten(-1, (self.value_heads, self.value_size)),
+            q=torch.unflatten(q, -1, (self.key_heads, self.key_size)),
+            k=torch.unflatten(k, -1, (self.key_heads, self.key_size)),
+            v=torch.unflatten(v, -1, (self.value_heads, self.value_size)),
             g=None if self.decay is None else self.decay(a),
             beta=2 * beta if self.negative_eigenvalues else beta,
             gate=gate if gate.shape[-1] else None,

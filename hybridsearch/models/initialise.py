@@ -1,11 +1,11 @@
 """The first weights, all in one place.
 
-| module                       | rule                                                                                     |
-|------------------------------|------------------------------------------------------------------------------------------|
-| Embedding, Linear            | normal, standard deviation 0.02; bias 0                                                  |
-| RMSNorm, HeadNorms           | 1                                                                                        |
-| ShortConvolution             | uniform in +-width^-0.5, as a depthwise torch Conv1d                                      |
-| DecayGate (2405.21060)       | A_log = log U(0, 16); dt_bias = softplus^-1(dt), dt log-uniform in [0.001, 0.1], >= 1e-4 |
+| module             | rule                                                                                     |
+|--------------------|------------------------------------------------------------------------------------------|
+| Embedding, Linear  | normal, standard deviation 0.02; bias 0                                                  |
+| RMSNorm, HeadNorms | 1                                                                                        |
+| ShortConvolution   | uniform in +-width^-0.5, as a depthwise torch Conv1d                                     |
+| DecayGate          | A_log = log U(0, 16); dt_bias = softplus^-1(dt), dt log-uniform in [0.001, 0.1] (Mamba-2) |
 
 A parameter that no rule claims is an error of ours, so a new module with weights of its own needs its row here.
 """

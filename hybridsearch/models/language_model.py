@@ -12,10 +12,10 @@ from hybridsearch.spec.architecture import Architecture
 
 
 class LanguageModel(nn.Module):
-    """Tokens [B, T] to final-normed hidden states [B, T, width]; `logits` is separate, so that few positions can be scored.
+    """Tokens [B, T] to final-normed hidden states [B, T, width]; `logits` is apart, so few positions can be scored.
 
-    Decoding: `hidden, memory = model.prefill(prompt)`, then `hidden, memory = model.step(tokens, memory)` per token, both
-    best inside `torch.inference_mode()`.
+    Decoding: `hidden, memory = model.prefill(prompt)`, then `hidden, memory = model.step(tokens, memory)` per token,
+    both best inside `torch.inference_mode()`.
     """
 
     def __init__(self, architecture: Architecture, vocabulary: int) -> None:

@@ -37,8 +37,8 @@ class LinearAttention(Mixer[RecurrentState]):
         self.channels = 2 * keys + values
         vector = description.decay == "vector"
         decay = spec.DECAY_RANK if vector else description.heads
-        self.key_value_sizes = (keys, keys, values)
-        self.sizes = (self.channels, values * description.gate, decay)
+        self.key_value_sizes = [keys, keys, values]
+        self.sizes = [self.channels, values * description.gate, decay]
         self.projection = nn.Linear(width, sum(self.sizes), bias=False)
         self.convolution = ShortConvolution(self.channels, description.short_conv) if description.short_conv else None
         self.decay = ChannelDecay(keys) if vector else DecayGate(description.heads)
@@ -79,8 +79,8 @@ class LinearAttention(Mixer[RecurrentState]):
         q, k, v = torch.split(mixed, self.key_value_sizes, dim=-1)
         g: Tensor = self.decay(low)
         return (
-            q.unflatten(-1, (heads, key_size)),
-            k.unflatten(-1, (heads, key_size)),
-            v.unflatten(-1, (heads, value_size)),
-            g.unflatten(-1, (heads, key_size)) if self.vector else g,
+            torch.unflatten(q, -1, (heads, key_size)),
+            torch.unflatten(k, -1, (heads, key_size)),
+            torch.unflatten(v, -1, (heads, value_size)),
+            torch.unflatten(g, -1, (heads, key_size)) if self.vector else g,
         )

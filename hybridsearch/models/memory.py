@@ -1,4 +1,4 @@
-"""What a mixer carries from token to token while decoding: key-value caches, rings, recurrent states, convolution tails.
+"""What a mixer carries from token to token while decoding: caches, rings, recurrent states, convolution tails.
 
 A memory is made empty (`Mixer.empty_memory`), filled by `Mixer.inner(x, memory)` with a whole prompt, and advanced in
 place by `Mixer.inner_step`. `bytes()` is the logical size: what the held tokens and states need at the dtype in which
@@ -99,8 +99,8 @@ class KeyValueCache(Memory):
 class KeyValueRing(Memory):
     """Keys and values of the first `sinks` tokens and of the last `window` others; the order in storage is free.
 
-    Attention over a set does not depend on its order, and every held token is visible to the next query once the query's
-    own has been written: while fewer than sinks + window tokens were seen, the window still covers all of them.
+    Attention over a set does not depend on its order, and every held token is visible to the next query once the
+    query's own has been written: while fewer than sinks + window tokens were seen, the window covers all of them.
     """
 
     def __init__(self, keys: Tensor, values: Tensor, *, seen: int, sinks: int) -> None:
@@ -137,12 +137,12 @@ class KeyValueRing(Memory):
         self.seen += 1
 
     def fill(self, keys: Tensor, values: Tensor) -> None:
-        """Take from a whole prompt [B, G, T, K or V] the tokens that the next query can see; the ring is empty before."""
+        """Take the tokens that the next query can see from a prompt [B, G, T, K or V]; the ring is empty before."""
         total, slots = keys.shape[2], self._keys.shape[2]
         first = max(self._sinks, total - (slots - self._sinks))
         held = [*range(min(self._sinks, total)), *range(first, total)]
-        source = torch.tensor(held, device=keys.device)
-        target = torch.tensor([self._slot(token) for token in held], device=keys.device)
+        source = torch.tensor(held, dtype=torch.long, device=keys.device)
+        target = torch.tensor([self._slot(token) for token in held], dtype=torch.long, device=keys.device)
         self._keys[:, :, target] = keys[:, :, source].to(self._keys.dtype)
         self._values[:, :, target] = values[:, :, source].to(self._values.dtype)
         self.seen = total

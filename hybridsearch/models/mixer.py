@@ -28,7 +28,7 @@ class Mixer(nn.Module, Generic[M]):
 
     @abstractmethod
     def inner(self, x: Tensor, memory: M | None = None) -> Tensor:
-        """Whole sequences [B, T, width] -> [B, T, value_width]; an empty `memory` is filled with what decoding needs."""
+        """Whole sequences [B, T, width] -> [B, T, value_width]; an empty `memory` is filled for decoding on."""
 
     @abstractmethod
     def inner_step(self, x: Tensor, memory: M) -> Tensor:

@@ -48,7 +48,7 @@ def flash_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = No
 def attention_step(q: Tensor, keys: Tensor, values: Tensor, *, scale: float | None = None) -> Tensor:
     """One query [B, H, K] over all of keys [B, G, L, K] and values [B, G, L, V] -> [B, H, V].
 
-    The H / G query heads of a group stand in the place of query tokens, so that nothing is repeated and no mask is needed.
+    The H / G query heads of a group stand in the place of query tokens, so nothing is repeated and no mask is needed.
     """
     batch, heads, size = q.shape
     groups = keys.shape[1]

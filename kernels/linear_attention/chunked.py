@@ -87,7 +87,7 @@ class _Chunked(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, do: Tensor, d_after: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, do: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of q, k, v, the decay and the first state."""
         q, k, v, sums, rise, fall, scores, befores = ctx.saved_tensors
         with torch.autocast(q.device.type, enabled=False):
@@ -117,7 +117,7 @@ class _Chunked(torch.autograd.Function):
             if sums.shape[-1] == 1:
                 d_sums = d_sums.sum(-1, keepdim=True)
             d_decay = d_sums.flip(-2).cumsum_(-2).flip(-2)
-            return dq, dk, dv, d_decay, d_first if ctx.stateful else None  # type: ignore[return-value]
+            return dq, dk, dv, d_decay, d_first if ctx.stateful else None
 
 
 def _is_gentle(sums: Tensor) -> bool:
@@ -125,7 +125,7 @@ def _is_gentle(sums: Tensor) -> bool:
 
 
 def _carry(writes: Tensor, last: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The state [X, K, V] before each chunk, stacked, and after the last; a chunk decays it by `last` [X, N, K or 1, 1]."""
+    """The state [X, K, V] before each chunk, stacked, and after the last; `last` [X, N, K or 1, 1] decays it."""
     befores = torch.empty_like(writes)
     state = torch.zeros_like(writes[:, 0]) if state is None else state
     for n in range(writes.shape[1]):
@@ -185,7 +185,7 @@ def _scores_back(q: Tensor, k: Tensor, sums: Tensor, d_scores: Tensor) -> tuple[
     if length == 1:
         return d_scores * k, d_scores * q
     q, k, sums, later, earlier = _halves(q, k, sums)
-    blocks = d_scores.unflatten(-1, (2, length // 2)).unflatten(-3, (2, length // 2))
+    blocks = torch.unflatten(torch.unflatten(d_scores, -1, (2, length // 2)), -3, (2, length // 2))
     across = blocks[..., 1, :, 0, :]
     dq, dk = _scores_back(q, k, sums, torch.stack((blocks[..., 0, :, 0, :], blocks[..., 1, :, 1, :]), dim=-3))
     dq[..., 1, :, :].addcmul_(across @ (k[..., 0, :, :] * earlier), later)
@@ -194,7 +194,7 @@ def _scores_back(q: Tensor, k: Tensor, sums: Tensor, d_scores: Tensor) -> tuple[
 
 
 def _halves(q: Tensor, k: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """q, k and sums [..., 2, L/2, K], and the decays from the border to the later half and from the earlier one to it."""
-    q, k, sums = (x.unflatten(-2, (2, -1)) for x in (q, k, sums))
+    """q, k and sums [..., 2, L/2, K], and the decays from the border into the later half and up to it."""
+    q, k, sums = (torch.unflatten(x, -2, (2, -1)) for x in (q, k, sums))
     border = sums[..., 0, -1:, :]
     return q, k, sums, (sums[..., 1, :, :] - border).exp(), (border - sums[..., 0, :, :]).exp()

@@ -1,7 +1,7 @@
 """Gated linear attention, token by token: what every faster form is checked against.
 
 S_t = diag(exp(g_t)) S_{t-1} + k_t v_t^T,  o_t = scale S_t^T q_t  (Yang et al., 2312.06635; one decay a head: Mamba-2,
-2405.21060). Axes: B batch, T tokens, H heads, K key size, V value size; g is [B, T, H] or, per key channel, [B, T, H, K].
+2405.21060). Axes: B batch, T tokens, H heads, K key size, V value size.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Causal depthwise convolution along T, then SiLU, in plain PyTorch: shifted multiply-adds.
 
 y_t = SiLU(sum_i w_i x_{t - (W - 1) + i}), zeros before the first token. On one CPU thread, 32 x 128 tokens of 192
-channels and width 4, forward and backward, torch's grouped conv1d takes 17 ms, autograd over shifted multiply-adds 8 ms,
-and the own backward pass below 4 ms. Axes: B batch, T tokens, C channels, W width.
+channels and width 4, forward and backward, torch's grouped conv1d takes 17 ms, autograd over shifted multiply-adds 7.3
+ms, and the own backward pass 4.3 ms. Axes: B batch, T tokens, C channels, W width.
 """
 
 from typing import Any
@@ -48,7 +48,7 @@ class _ShortConv(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, Tensor]:
         x, weight, y, sigmoid = ctx.saved_tensors
         width, length = weight.shape[0], x.shape[1]
         # The slope of SiLU is s + y s (1 - s).

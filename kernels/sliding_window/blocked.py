@@ -21,9 +21,9 @@ def sliding_window_attention(
     block = max(window, BLOCK)
     if length <= 2 * block:
         mask = None if length <= window else _mask(1, length, 0, window, sinks, q.device)[0]
-        heads_first = (x.transpose(1, 2) for x in (q, k, v))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         o = scaled_dot_product_attention(
-            *heads_first, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
+            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scale, enable_gqa=grouped
         )
         return o.transpose(1, 2)
     batch, blocks = q.shape[0], -(-length // block)
@@ -31,13 +31,13 @@ def sliding_window_attention(
     k, v = (_neighbourhoods(x, block, window, sinks) for x in (k, v))
     mask = _mask(blocks, block, window, window, sinks, q.device)[:, None]
     o = scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=grouped)
-    return o.unflatten(1, (batch, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]
+    return torch.unflatten(o, 1, (batch, -1)).permute(1, 0, 3, 2, 4).flatten(1, 2)[:, :length]
 
 
 def _blocks(x: Tensor, block: int) -> Tensor:
     """[B, T, H, D] -> [N, B H, block, D], zeros after the end."""
     x = pad(x, (0, 0, 0, 0, 0, -x.shape[1] % block))
-    return x.unflatten(1, (-1, block)).permute(1, 0, 3, 2, 4).flatten(1, 2)
+    return torch.unflatten(x, 1, (-1, block)).permute(1, 0, 3, 2, 4).flatten(1, 2)
 
 
 def _neighbourhoods(x: Tensor, block: int, window: int, sinks: int) -> Tensor:
