@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from hybridsearch.kernels import dispatch
+from hybridsearch.kernels.attention import pytorch
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -38,7 +39,7 @@ def test_describe_says_what_serves_and_why_not_the_faster() -> None:
 def test_flash_attention_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     flash = dispatch.TABLE["causal_attention"][1]
     assert flash.refuses(CUDA, torch.bfloat16, 64) == "flash-attn is not installed"
-    monkeypatch.setattr(dispatch.attention, "flash_attention_installed", lambda: True)
+    monkeypatch.setattr(pytorch, "flash_attention_installed", lambda: True)
     assert flash.refuses(CUDA, torch.bfloat16, 64) == ""
     assert "float32" in flash.refuses(CUDA, torch.float32, 64)
     assert "512" in flash.refuses(CUDA, torch.bfloat16, 512)

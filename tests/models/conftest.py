@@ -39,7 +39,7 @@ EXAMPLES: dict[str, Mixer] = {
 Maker = Callable[..., LanguageModel]
 
 
-@pytest.fixture(params=EXAMPLES.values(), ids=EXAMPLES.keys())
+@pytest.fixture(params=list(EXAMPLES.values()), ids=list(EXAMPLES))
 def example(request: pytest.FixtureRequest) -> Mixer:
     mixer: Mixer = request.param
     return mixer

@@ -1,13 +1,16 @@
 """Both forms of the rotation against complex multiplication, in float64."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
+from torch import Tensor
 
 from hybridsearch.kernels.rotary import pytorch
 
 
 @pytest.mark.parametrize("form", [pytorch.rotate, pytorch.rotate_own_backward])
-def test_turns_pairs_of_channels_as_complex_numbers(form: type[pytorch.rotate]) -> None:
+def test_turns_pairs_of_channels_as_complex_numbers(form: Callable[..., Tensor]) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(2, 5, 3, 8, generator=generator, dtype=torch.float64).requires_grad_()
     angles = torch.randn(5, 1, 4, generator=generator, dtype=torch.float64)

@@ -1,5 +1,7 @@
 """Both forms of the short convolution against torch's grouped convolution, in float64."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -24,7 +26,7 @@ def draw(tokens: int, width: int) -> list[Tensor]:
 @pytest.mark.parametrize("form", [pytorch.short_conv, pytorch.short_conv_own_backward])
 @pytest.mark.parametrize("tokens", [1, 2, 7, 65])
 @pytest.mark.parametrize("width", [1, 2, 4])
-def test_equals_the_definition(form: type[pytorch.short_conv], tokens: int, width: int) -> None:
+def test_equals_the_definition(form: Callable[..., Tensor], tokens: int, width: int) -> None:
     given = draw(tokens, width)
     expected, found = definition(*given), form(*given)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

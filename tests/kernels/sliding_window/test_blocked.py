@@ -17,9 +17,8 @@ def draw(tokens: int, heads: int, groups: int) -> list[Tensor]:
 @pytest.mark.parametrize(("window", "sinks"), [(1, 0), (5, 0), (5, 3), (64, 1), (70, 100), (400, 2)])
 def test_equals_the_definition(tokens: int, window: int, sinks: int) -> None:
     given = draw(tokens, 4, 2)
-    options = {"window": window, "sinks": sinks}
-    expected = reference.sliding_window_attention(*given, **options)
-    found = blocked.sliding_window_attention(*given, **options)
+    expected = reference.sliding_window_attention(*given, window=window, sinks=sinks)
+    found = blocked.sliding_window_attention(*given, window=window, sinks=sinks)
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
     pairs = zip(*(torch.autograd.grad(o, given, weights) for o in (found, expected)), strict=True)
