@@ -96,6 +96,9 @@ def _why(space: Space, name: str) -> str:
 
 def _roles(space: Space) -> None:
     if space.layers.pattern is None:
+        for key in ("not_first", "not_last"):
+            if set(space.free) <= set(getattr(space.layers, key)):
+                raise ProblemAt("refuses every entry that a layer may have", "layers", key)
         return
     linears, fulls = space.roles
     for key, names in (("linear", linears), ("full", fulls)):

@@ -7,9 +7,9 @@ from typing import TypeVar
 from hybridsearch.search_spaces import patterns, repair, sampling
 from hybridsearch.search_spaces.menu import Value
 from hybridsearch.search_spaces.plan import Plan, read
+from hybridsearch.search_spaces.rules import judge
 from hybridsearch.search_spaces.space import Space
 from hybridsearch.spec.architecture import Architecture
-from hybridsearch.spec.canonical import content_hash
 
 T = TypeVar("T")
 TRIES = 4
@@ -23,14 +23,14 @@ def cross(space: Space, a: Architecture, b: Architecture, rng: Random) -> Archit
         Infeasible: no architecture meets the constraints.
     """
     parents = read(space, a), read(space, b)
-    known = {content_hash(a), content_hash(b)}
+    known = [judge(space, parent).architecture for parent in parents]
     child: Architecture | None = None
     for _ in range(TRIES):
         verdict = repair.repair(space, _mixed(space, *parents, rng), rng)
         if verdict.architecture is None or verdict.faults:
             continue
         child = verdict.architecture
-        if content_hash(child) not in known:
+        if child not in known:
             break
     return sampling.sample(space, rng) if child is None else child
 

@@ -73,6 +73,7 @@ def decode(space: Space, values: Values) -> Architecture:
         Infeasible: no architecture meets the constraints.
     """
     _check(space, values)
+    values = {**{parameter.name: parameter.first for parameter in parameters(space)}, **values}
     rng = seeds.stream(0, "decode", *(f"{key}={values[key]!r}" for key in sorted(values)))
     verdict = repair.repair(space, _plan(space, values), rng)
     if verdict.architecture is not None and not verdict.faults:

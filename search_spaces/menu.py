@@ -142,7 +142,8 @@ class Menu:
         """Entries and options that make this mixer at `width`; empty if it is not on the menu."""
         if width not in self._found:
             self._found[width] = self._index(width)
-        return self._found[width].get(_normal(mixer.model_dump(mode="json")), [])
+        known = self._found[width].get(mixer)
+        return self._found[width].get(_normal(mixer.model_dump(mode="json")), []) if known is None else known
 
     def _index(self, width: int) -> dict[Mixer, list[tuple[str, dict[str, Value]]]]:
         index: dict[Mixer, list[tuple[str, dict[str, Value]]]] = {}

@@ -7,7 +7,6 @@ from hybridsearch.search_spaces.plan import read
 from hybridsearch.search_spaces.rules import judge
 from hybridsearch.search_spaces.space import Space
 from hybridsearch.spec.architecture import Architecture
-from hybridsearch.spec.canonical import content_hash
 
 ATTEMPTS = 64
 FAR = 16
@@ -25,25 +24,21 @@ def mutate(space: Space, architecture: Architecture, rng: Random) -> Architectur
         InvalidArchitecture: a mixer is not on the menu.
         Infeasible: no architecture meets the constraints.
     """
-    plan, identity = read(space, architecture), content_hash(architecture)
+    plan = read(space, architecture)
+    # Plans express architectures in one form, so equal ones (with equal hashes) are equal objects.
+    origin = judge(space, plan).architecture
     for attempt in range(ATTEMPTS):
         changed = plan
         for _ in range(1 + attempt // FAR):
             changed = steps.small_step(space, changed, rng) or changed
         verdict = judge(space, changed)
-        found = verdict.architecture
-        if found is not None and not verdict.faults and content_hash(found) != identity:
-            return found
+        if verdict.architecture is not None and not verdict.faults and verdict.architecture != origin:
+            return verdict.architecture
     walked = repair.repair(space, plan, rng)
-    if walked.architecture is not None and not walked.faults and content_hash(walked.architecture) != identity:
+    if walked.architecture is not None and not walked.faults and walked.architecture != origin:
         return walked.architecture
-    return _another(space, architecture, rng)
-
-
-def _another(space: Space, architecture: Architecture, rng: Random) -> Architecture:
-    identity = content_hash(architecture)
     for _ in range(RESAMPLES):
         found = sampling.sample(space, rng)
-        if content_hash(found) != identity:
+        if found != origin:
             return found
     return found

@@ -13,7 +13,7 @@ from hybridsearch.search_spaces.space import Space
 from hybridsearch.spec.architecture import Architecture
 
 DRAWS = 48
-REPAIRS = 24
+REPAIRS = 8
 
 
 def sample(space: Space, rng: Random) -> Architecture:

@@ -93,8 +93,8 @@ def test_a_wrong_file_is_refused_with_its_line(file_of: Write, old: str, new: st
         ("feed_forward: {multiple: 4}", 17, "give one of width, ratio and parameters, found none"),
         ("feed_forward: {ratio: 2, width: 64}", 17, "found width and ratio"),
         ("feed_forward: {parameters: {match: all}}", 17, "`feed_forward.parameters.match`: "),
-        ("reference: {width: 30}", 17, "`reference.width`: full must fit the width of the controls, 30"),
         ("constraint: {}", 17, "`constraint`: unknown key"),
+        ("reference: {width: 30}", 17, "`reference.width`: full must fit the width of the controls, 30"),
     ],
 )
 def test_a_wrong_addition_is_refused_with_its_line(file_of: Write, more: str, line: int, text: str) -> None:
@@ -123,11 +123,16 @@ def test_a_menu_needs_its_controls_and_fitting_parts(file_of: Write, mixers: str
     assert text in str(refused.value)
 
 
+def test_layers_need_an_entry_at_both_ends(file_of: Write) -> None:
+    text = f"depth: 2\nwidth: 32\nmixers:\n{PAIR}\nlayers:\n  free: full\n  not_last: [delta, full]\n"
+    with pytest.raises(InvalidFile, match=r"line 8: `layers\.not_last`: refuses every entry that a layer may have"):
+        catalog.load(file_of(text))
+
+
 def test_patterns_need_roles_that_differ(file_of: Write) -> None:
-    with pytest.raises(
-        InvalidFile, match="line 14: `layers.pattern.full`: 'gdn' stands for linear and for full layers"
-    ):
-        catalog.load(file_of(GOOD.replace("    placement: [uniform, last]", "    full: gdn")))
+    path = file_of(GOOD.replace("    placement: [uniform, last]", "    full: gdn"))
+    with pytest.raises(InvalidFile, match=r"line 14: `layers\.pattern\.full`: 'gdn' stands for linear and for full"):
+        catalog.load(path)
 
 
 def test_a_huge_menu_is_refused_at_its_entry(file_of: Write) -> None:
