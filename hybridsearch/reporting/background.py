@@ -6,6 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from hybridsearch.reporting.mlflow_places import shown
+
 Action = Callable[[], None]
 
 
@@ -104,4 +106,4 @@ class Background:
         if not self._warned:
             self._warned = True
             lines = str(error).strip().splitlines() or [type(error).__name__]
-            self._warn(f"MLflow could not record: {lines[0][:200]}; the search goes on, and this is said once")
+            self._warn(f"MLflow could not record: {shown(lines[0])[:200]}; the search goes on, and this is said once")

@@ -1,6 +1,7 @@
 """Where MLflow keeps its records, and how its pages are served. It does not import mlflow."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -25,11 +26,18 @@ def artifact_folder(uri: str) -> Path | None:
     return database.parent / "mlflow-artifacts" if database is not None else None
 
 
+def shown(uri: str) -> str:
+    """A tracking URI, or a text with one in it, as errors show it: without its password."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", uri)
+
+
 def prepare_environment() -> None:
     """Defaults that MLflow reads from the environment; what the user has set stays.
 
-    No usage data is sent, and a server that does not answer is given up after seconds instead of minutes.
+    No usage data is sent, nothing is printed to standard output (machines read ours), and a server that does not
+    answer is given up after seconds instead of minutes.
     """
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
@@ -44,7 +52,7 @@ def serve_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[s
         InvalidSetting: the URI is a server already, or its SQLite file does not exist.
     """
     if uri.startswith(("http://", "https://")):
-        raise InvalidSetting(f"{uri} is an MLflow server already; open it in the browser")
+        raise InvalidSetting(f"{shown(uri)} is an MLflow server already; open it in the browser")
     database = database_file(uri)
     if database is not None and not database.exists():
         raise InvalidSetting(f"{database}: no such file; run a search first, or give the URI it was recorded under")

@@ -20,13 +20,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from hybridsearch.errors import StoreUnavailable
-from hybridsearch.reporting.mlflow_places import artifact_folder, database_file
+from hybridsearch.reporting.mlflow_places import artifact_folder, database_file, shown
 
 Status = Literal["RUNNING", "SCHEDULED", "FINISHED", "KILLED", "FAILED"]
 PARENT = "mlflow.parentRunId"
 STUDY, TRIAL, RUNG, STATE, ON_FRONT = "study", "trial", "rung", "state", "on_front"
 TABLES = "mlflow.loggedArtifacts"
 """Tag that makes MLflow's pages show JSON artifacts as tables."""
+LONGEST = 200
+"""Characters of another library's message that an error repeats."""
 BATCH = 100
 """Most parameters or tags of one `log_batch`; of metrics MLflow takes 1000."""
 
@@ -64,8 +66,9 @@ class Runs:
                 self._experiment = self._find_or_create(uri, experiment)
                 if database is not None:
                     _write_ahead(database)
-        except (MlflowException, OSError, sqlite3.Error) as error:
-            raise StoreUnavailable(f"MLflow at {uri} cannot be used: {str(error).splitlines()[0]}") from None
+        except Exception as error:  # mlflow lets its database's, driver's and network's own errors through
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise StoreUnavailable(f"MLflow at {shown(uri)} cannot be used: {shown(first)[:LONGEST]}") from None
 
     def answers(self) -> bool:
         """Whether the database or server responds; raises whatever it raises."""

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hybridsearch.errors import InvalidSetting
-from hybridsearch.reporting.mlflow_places import artifact_folder, default_uri, prepare_environment, serve_command
+from hybridsearch.reporting.mlflow_places import artifact_folder, default_uri, prepare_environment, serve_command, shown
 
 
 def test_the_default_is_an_absolute_file_with_its_artifacts_beside_it(
@@ -52,3 +52,9 @@ def test_heavy_libraries_are_not_imported_before_they_are_used() -> None:
         f"import sys, hybridsearch.{modules}; print({{'mlflow', 'plotly', 'matplotlib', 'torch'}} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def test_passwords_are_not_shown() -> None:
+    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
+    assert shown("http://host:5000") == "http://host:5000"
+    assert shown("sqlite:////a/b.db") == "sqlite:////a/b.db"

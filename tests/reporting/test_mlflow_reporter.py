@@ -1,6 +1,7 @@
 """Against a real MLflow database: one search, interrupted and resumed, read back through mlflow itself."""
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,11 +154,25 @@ def test_a_record_that_mlflow_refuses_is_one_warning_and_loses_nothing_else(
     assert mirror.warnings[1].startswith("2 records were not written")
 
 
-def test_a_place_that_cannot_be_used_gives_a_reporter_that_records_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("sqlite:///{}/file/mlflow.db", "file/mlflow.db cannot be used"),
+        ("file:///{}/runs", "maintenance mode"),
+        ("nonsense://me:secret@host", "nonsense://me:[*]{3}@host cannot be used"),
+    ],
+)
+def test_a_place_that_cannot_be_used_gives_a_reporter_that_records_nothing(
+    tmp_path: Path, uri: str, message: str
+) -> None:
     (tmp_path / "file").write_text("")
     warnings: list[str] = []
-    reporter = open_reporter(f"sqlite:///{tmp_path}/file/mlflow.db", warn=warnings.append)
+    reporter = open_reporter(uri.format(tmp_path), warn=warnings.append)
     assert isinstance(reporter, NullReporter)
     assert len(warnings) == 1
-    assert "file/mlflow.db cannot be used" in warnings[0]
+    assert re.search(message, warnings[0])
+    assert "secret" not in warnings[0]
+
+
+def test_no_address_means_no_reporter() -> None:
     assert isinstance(open_reporter(None), NullReporter)
