@@ -100,11 +100,11 @@ def _softmax_branch(
     for i in range(tokens):
         own = i // chunk
         bias = scores.new_full((batch, heads, tokens), -torch.inf)
-        for j in range(i + 1):
-            if j // chunk < own:
-                bias[:, :, j] = _log_gate(gate[:, j // chunk].to(exact)).repeat_interleave(heads // gate.shape[2], 1)
-            elif own_chunk != "linear":
-                bias[:, :, j] = 0.0
+        for earlier in range(own):
+            column = _log_gate(gate[:, earlier].to(exact)).repeat_interleave(heads // gate.shape[2], 1)
+            bias[:, :, earlier * chunk : (earlier + 1) * chunk] = column[..., None]
+        if own_chunk != "linear":
+            bias[:, :, own * chunk : i + 1] = 0.0
         row = scores[:, :, i] + bias
         empty = (bias == -torch.inf).all(-1, keepdim=True)
         weights = torch.where(empty, 0.0, row.masked_fill(empty, 0.0).softmax(-1))

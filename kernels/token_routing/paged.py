@@ -1,0 +1,141 @@
+"""Softmax attention of token routing without gradients: over chunks that were kept, and none that was dropped.
+
+A page holds the keys and values of one softmax-typed chunk of one sequence and linear head; pages lie in one storage,
+in any order, and `rows` names the sequence and head of each. So memory and work follow the share of softmax-typed
+chunks of every head, without padding to the fullest one. Shapes depend on the routing, so the host reads the types of a prompt
+once; a decode step reads nothing.
+
+Axes: B sequences, H linear heads, G softmax heads per linear head, A = H G softmax heads, P pages, C tokens of a chunk,
+L tokens of the open chunk, Ka key size, Va value size.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hybridsearch.kernels.token_routing.reference import OwnChunk
+
+BLOCK_ROWS = 64
+"""Least queries of one block of a prompt; 32 to 128 are alike on one core."""
+
+
+def paged_attention_step(
+    q: Tensor,
+    pages: tuple[Tensor, Tensor],
+    rows: Tensor,
+    own: tuple[Tensor, Tensor] | None,
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    """One query per softmax head over its row's pages and its own chunk in one softmax: [B, A, Va]; zero without a key.
+
+    Args:
+        q: [B, A, Ka].
+        pages: keys [P, G, C, Ka] and values [P, G, C, Va].
+        rows: [P], int64; page p belongs to row b H + h.
+        own: keys [B, A, L, Ka] and values [B, A, L, Va] of the open chunk, the query's own token included; or none.
+        scale: of the scores; none means Ka ** -0.5.
+    """
+    keys, values = pages
+    batch, heads, size = q.shape
+    group, value_size = keys.shape[1], values.shape[3]
+    count = batch * heads // group
+    exact = torch.promote_types(q.dtype, torch.float32)
+    queries = (q * (size**-0.5 if scale is None else scale)).view(count, group, size)
+    scores = _product(queries.index_select(0, rows)[:, :, None], keys.mT)[:, :, 0].to(exact)
+    most = q.new_full((count, group), torch.finfo(exact).min, dtype=exact)
+    owners = rows[:, None].expand(-1, group)
+    if own is not None:
+        own_scores = _product(queries.view(batch, heads, 1, size), own[0].mT)[:, :, 0].to(exact).view(count, group, -1)
+        most = own_scores.amax(-1)
+    if len(rows):
+        most = most.scatter_reduce(0, owners, scores.amax(-1), "amax")
+    weights = (scores - most.index_select(0, rows)[..., None]).exp()
+    total = torch.zeros_like(most).index_add_(0, rows, weights.sum(-1))
+    of_pages = _product(weights[:, :, None].to(q.dtype), values)[:, :, 0].to(exact)
+    o = of_pages.new_zeros(count, group, value_size).index_add_(0, rows, of_pages)
+    if own is not None:
+        own_weights = (own_scores - most[..., None]).exp()
+        total += own_weights.sum(-1)
+        o += _product(own_weights.view(batch, heads, 1, -1).to(q.dtype), own[1]).view(o.shape)
+    o /= total.clamp(min=torch.finfo(exact).tiny)[..., None]
+    return o.view(batch, heads, value_size).to(q.dtype)
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """[X, Y, I, J] @ [X, Y, J, K], as one batch of products."""
+    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).view(*a.shape[:3], b.shape[-1])
+
+
+def gather_pages(x: Tensor, typed: Tensor, chunk: int) -> Tensor:
+    """The softmax-typed chunks of [B, T, A, D]: [P, G, C, D], in order of sequence, chunk and head.
+
+    `typed` is [B, N, H] for the N complete chunks; the rest of T is left out.
+    """
+    batch, complete, heads = typed.shape
+    chunks = x[:, : complete * chunk].reshape(batch, complete, chunk, heads, -1, x.shape[-1])
+    return chunks.permute(0, 1, 3, 4, 2, 5)[typed]
+
+
+def page_rows(typed: Tensor) -> Tensor:
+    """[P], int64: the row b H + h of every page of `gather_pages`."""
+    sequence, _, head = typed.nonzero(as_tuple=True)
+    return sequence * typed.shape[2] + head
+
+
+@torch.no_grad()
+def prompt_attention(
+    q: Tensor, k: Tensor, v: Tensor, typed: Tensor, *, chunk: int, own_chunk: OwnChunk, scale: float | None = None
+) -> Tensor:
+    """The softmax branch of whole prompts, [B, T, A, Va], reading only kept chunks; arguments as in `reference`.
+
+    Every sequence and head is worked through on its own, a block of queries at a time: the keys kept so far lie in one
+    piece, and the block's own behind them. So the work is that of the softmax-typed chunks, on a CPU.
+    """
+    batch, tokens, heads, size = q.shape
+    exact = torch.promote_types(v.dtype, torch.float32)
+    group = heads // typed.shape[2]
+    scale = size**-0.5 if scale is None else scale
+    rows = [x.transpose(1, 2).reshape(-1, group, tokens, x.shape[3]).to(exact) for x in (q * scale, k, v)]
+    o = torch.empty_like(rows[2])
+    for row, kept in enumerate(typed.transpose(1, 2).flatten(0, 1).tolist()):
+        _prompt_row(rows[0][row], rows[1][row], rows[2][row], o[row], kept, chunk, own_chunk)
+    return o.view(batch, heads, tokens, -1).transpose(1, 2).to(v.dtype)
+
+
+def _prompt_row(q: Tensor, k: Tensor, v: Tensor, o: Tensor, kept: list[bool], chunk: int, own_chunk: OwnChunk) -> None:
+    """One sequence and linear head, q (scaled) and k [G, T, Ka], v [G, T, Va]: fills `o` [G, T, Va]."""
+    group, tokens, size = q.shape
+    rows = chunk * max(1, BLOCK_ROWS // chunk)
+    room = sum(kept) * chunk + rows
+    keys, values = k.new_empty(group, size, room), v.new_empty(group, room, v.shape[2])
+    length = 0
+    for start in range(0, tokens, rows):
+        stop = min(start + rows, tokens)
+        end = length + stop - start
+        keys[:, :, length:end], values[:, length:end] = k[:, start:stop].mT, v[:, start:stop]
+        scores = torch.bmm(q[:, start:stop], keys[:, :, :end])
+        hidden = _hidden_in_block(tuple(kept[start // chunk : -(-stop // chunk)]), stop - start, chunk, own_chunk)
+        scores[:, :, length:].masked_fill_(hidden.to(q.device), torch.finfo(q.dtype).min)
+        torch.bmm(scores.softmax(-1), values[:, :end], out=o[:, start:stop])
+        if not length and own_chunk == "linear":  # the only case of queries without any key
+            o[:, start:stop].masked_fill_(hidden.all(-1, keepdim=True).to(q.device), 0.0)
+        for first in range(start, stop - chunk + 1, chunk):
+            if kept[first // chunk]:
+                keys[:, :, length : length + chunk] = k[:, first : first + chunk].mT
+                values[:, length : length + chunk] = v[:, first : first + chunk]
+                length += chunk
+
+
+@lru_cache(maxsize=64)
+def _hidden_in_block(kept: tuple[bool, ...], rows: int, chunk: int, own_chunk: OwnChunk) -> Tensor:
+    """[rows, rows]: the keys of a block of chunks that its queries do not see; the chunks' types are `kept`."""
+    position = torch.arange(rows)
+    chunks = position // chunk
+    of_key = F.pad(torch.tensor(kept, dtype=torch.bool), [0, -(-rows // chunk) - len(kept)]).repeat_interleave(chunk)
+    seen = (chunks < chunks[:, None]) & of_key[:rows]
+    if own_chunk != "linear":
+        seen = seen | ((chunks == chunks[:, None]) & (position <= position[:, None]))
+    return ~seen
