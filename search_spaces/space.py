@@ -103,7 +103,7 @@ _ROUTE_FIELDS = {
     **_searchable(TokenRoute, "softmax", "linear"),
 }
 _LEAVES = (FullAttention, SlidingWindow, GatedDelta, Delta, GatedLinear)
-_OPTIONS: tuple[type[MixerOptions], ...] = (
+LINES: tuple[type[MixerOptions], ...] = (
     *(_options_of(leaf, _searchable(leaf)) for leaf in _LEAVES),
     _options_of(TokenRoute, _ROUTE_FIELDS),
     HeadSplitOptions,
@@ -111,7 +111,7 @@ _OPTIONS: tuple[type[MixerOptions], ...] = (
 if TYPE_CHECKING:
     MenuLine = MixerOptions
 else:
-    MenuLine = Annotated[Union[_OPTIONS], Field(discriminator="kind")]  # noqa: UP007
+    MenuLine = Annotated[Union[LINES], Field(discriminator="kind")]  # noqa: UP007
 
 
 class PatternRule(Part):
