@@ -14,8 +14,8 @@ from sqlalchemy.exc import ArgumentError
 from hybridsearch.errors import InvalidSetting
 
 DRIVERS = {
-    "sqlite": "sqlite+pysqlite",
-    "sqlite+pysqlite": "sqlite+pysqlite",
+    "sqlite": "sqlite",
+    "sqlite+pysqlite": "sqlite",
     "postgresql": "postgresql+psycopg",
     "postgresql+psycopg": "postgresql+psycopg",
 }
@@ -52,7 +52,7 @@ def parse_url(text: str) -> URL:
         found = f"store `{_hidden(text)}` names the database `{url.drivername}`"
         raise InvalidSetting(f"{found}; known are sqlite and postgresql+psycopg: write {EXAMPLES}")
     url = url.set(drivername=driver)
-    return _sqlite_url(url, text) if driver.startswith("sqlite") else url
+    return _sqlite_url(url, text) if driver == "sqlite" else url
 
 
 def make_engine(url: URL, *, migrating: bool = False) -> Engine:

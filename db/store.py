@@ -204,8 +204,7 @@ class Store:
             False, and nothing is changed, when the trial is in that state already.
 
         Raises:
-            InvalidSetting: no such trial, a transition that does not exist, a failure without reason, or a finish
-                without report.
+            InvalidSetting: no such trial or transition, a failure without reason, or a finish without report.
         """
         with self._transactions.write_study(study) as (connection, key):
             return self._move(connection, key, number, state, reason, message, event)
@@ -223,10 +222,7 @@ class Store:
     ) -> bool:
         """Add a report, move its trial and say why, as one: after a crash all three are there or none.
 
-        Sent again, it changes nothing; the first report of a rung stays, since decisions rest on it.
-
-        Returns:
-            Whether the report is new.
+        Sent again, it changes nothing and returns false; the first report stays, since decisions rest on it.
 
         Raises:
             InvalidSetting: as `add_report` and `set_state`.

@@ -92,7 +92,11 @@ def change_state(
         raise InvalidSetting(f"trial {number}: a failed trial needs a reason, and only a failed one takes a reason")
     if state is TrialState.FINISHED and not _has_report(connection, key, number):
         raise InvalidSetting(f"trial {number} cannot be finished without a report; record its reports first")
-    values: dict[str, Any] = {"state": state.value, "reason": reason, "message": storable(message)}
+    values: dict[str, Any] = {
+        "state": state.value,
+        "reason": reason.value if reason else None,
+        "message": storable(message),
+    }
     if state is TrialState.RUNNING and row.started is None:
         values["started"] = now
     if state.final:

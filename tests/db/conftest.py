@@ -1,5 +1,6 @@
 """The two engines: a SQLite file for every test, and a real PostgreSQL server for the session."""
 
+import ctypes
 import hashlib
 import os
 import pwd
@@ -40,6 +41,18 @@ def server_user() -> str | None:
     return "postgres" if "postgres" in known else "nobody"
 
 
+def memory() -> str | None:
+    """A folder in memory if there is room: each database is 300 files, slow to delete from a disk."""
+    shared = Path("/dev/shm")
+    return str(shared) if shared.is_dir() and shutil.disk_usage(shared).free > 1 << 30 else None
+
+
+def end_with_the_tests() -> None:
+    """Ask Linux to end this process with its parent, even when the parent is killed."""
+    set_parent_death_signal = 1
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGQUIT)
+
+
 def wait_until_it_answers(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
     """A port that is open is not enough: at first the server says that it is starting up."""
     deadline = time.monotonic() + START_SECONDS
@@ -68,7 +81,7 @@ def postgresql_server() -> Iterator[str]:
         if os.environ.get("CI") == "true":
             pytest.fail(message)
         pytest.skip(message)
-    folder = Path(tempfile.mkdtemp(prefix="hybridsearch-postgresql-"))
+    folder = Path(tempfile.mkdtemp(prefix="hybridsearch-postgresql-", dir=memory()))
     user = server_user()
     if user is not None:
         shutil.chown(folder, user)
@@ -82,12 +95,19 @@ def postgresql_server() -> Iterator[str]:
             pytest.fail(f"initdb failed: {log.read_text()[-2000:]}")
         options = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", *FAST]
         run = [postgres, "-D", f"{folder}/data", *(part for option in options for part in ("-c", option))]
-        server = subprocess.Popen(run, cwd=folder, stdout=output, stderr=output, user=user)
+        server = subprocess.Popen(
+            run,
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            user=user,
+            preexec_fn=end_with_the_tests,  # noqa: PLW1509 - it only calls prctl, which takes no lock
+        )
     try:
         wait_until_it_answers(server, port, log)
         yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
     finally:
-        server.send_signal(signal.SIGINT)  # fast shutdown
+        server.send_signal(signal.SIGQUIT)  # at once: its data is not needed any more
         try:
             server.wait(timeout=20)
         except subprocess.TimeoutExpired:

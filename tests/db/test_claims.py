@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -76,6 +77,19 @@ def test_an_owner_that_cannot_be_looked_at_counts_as_alive(store: Store, study: 
     store.claim("recall", owner)
     with pytest.raises(StoreUnavailable, match=owner):
         store.claim("recall")
+
+
+def test_of_many_claims_at_once_one_wins(store: Store, store_url: str, study: StudyRecord, clock: Any) -> None:
+    def claimed(number: int) -> bool:
+        with Store.open(store_url, clock=clock) as other:
+            try:
+                other.claim("recall", f"elsewhere:{number}")
+            except StoreUnavailable:
+                return False
+            return True
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(claimed, range(1, 9))) == 1
 
 
 def test_release_gives_the_study_up(store: Store, store_url: str, study: StudyRecord) -> None:
