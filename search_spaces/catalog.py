@@ -25,16 +25,26 @@ def load(source: str | Path | Mapping[str, Any] | Document, folder: Path = Path(
         InvalidFile: the file is missing or breaks the grammar; file, line and key are in the text.
         InvalidSetting: no preset has this name.
     """
+    return document(source, folder).validate(Space)
+
+
+def document(source: str | Path | Mapping[str, Any] | Document, folder: Path = Path()) -> Document:
+    """The space as it was written, not yet validated.
+
+    Raises:
+        InvalidFile: the file is missing or no YAML.
+        InvalidSetting: no preset has this name.
+    """
     if isinstance(source, Document):
-        return source.validate(Space)
+        return source
     if isinstance(source, Mapping):
-        return Document.of(source, "space").validate(Space)
+        return Document.of(source, "space")
     files = _preset_files()
     if str(source) in files:
-        return yaml_files.read(files[str(source)]).validate(Space)
+        return yaml_files.read(files[str(source)])
     path = folder / source
     if path.suffix in (".yaml", ".yml") or path.is_file():
-        return yaml_files.read(path).validate(Space)
+        return yaml_files.read(path)
     close = get_close_matches(str(source), files, 1)
     hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(files)}"
     raise InvalidSetting(f"no space is called {str(source)!r}{hint} (or give the path of a .yaml file)")

@@ -24,6 +24,7 @@ def test_a_space_is_found_by_name_path_and_value(tmp_path: Path, menu: Mapping[s
     assert catalog.load("mine.yaml", tmp_path) == given
     assert catalog.load(tmp_path / "mine.yaml") == given
     assert catalog.load("tiny", tmp_path) == catalog.load("tiny")
+    assert catalog.document("mine.yaml", tmp_path).data == catalog.document(data).data == data
 
 
 @pytest.mark.parametrize("name", ["tiny", "layers", "heads", "tokens", "full"])
