@@ -8,6 +8,7 @@ HybridSearchError                exit code 2
 |-- UnknownStudy                 no study of that name in the store
 |-- StoreUnavailable             database or folder: missing, read-only, full, damaged or locked
 |-- ClusterUnreachable           no Ray cluster at that address
+|-- TrialPaused                  a trial has put down its work with a checkpoint, because it was asked to
 `-- TrialFailure                 ends one trial, never the search
 """
 
@@ -60,6 +61,10 @@ class StoreUnavailable(HybridSearchError):
 
 class ClusterUnreachable(HybridSearchError):
     """No Ray cluster answers at the address."""
+
+
+class TrialPaused(HybridSearchError):
+    """A trial was asked to put down its work, and has, with a checkpoint."""
 
 
 class TrialFailure(HybridSearchError):

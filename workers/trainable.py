@@ -1,18 +1,18 @@
-"""An evaluator as a Ray Tune function: a job comes in as plain values, reports and failures go out as plain values.
+"""An evaluator as a Ray Tune function: a job comes in, and what the worker has to say goes out, as JSON.
 
-A failure is an ordinary result, so that its reason reaches the controller; only a worker that dies has none.
+A failure is an ordinary result, so that its reason reaches the controller; only a worker that dies has none. Tune
+would flatten nested values of a result into names with slashes: hence the JSON.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from ray import tune
 
-from hybridsearch.errors import FailureReason, TrialFailure
+from hybridsearch.errors import FailureReason, TrialFailure, TrialPaused
 from hybridsearch.trial import Evaluator, Failure, Fidelity, Job, Measurement, Report
-
-Message = dict[str, Any]
 
 
 def trainable(evaluator: Evaluator) -> Callable[[Mapping[str, Any]], None]:
@@ -22,34 +22,36 @@ def trainable(evaluator: Evaluator) -> Callable[[Mapping[str, Any]], None]:
         job = decode_job(config["job"])
         try:
             for report in evaluator(job):
-                tune.report({"report": asdict(report)})
+                tune.report({"report": json.dumps(asdict(report))})
+        except TrialPaused:
+            tune.report({"paused": True})
         except TrialFailure as failure:
             told = Failure(trial=job.trial, reason=failure.reason, message=str(failure))
-            tune.report({"failure": asdict(told)})
+            tune.report({"failure": json.dumps(asdict(told))})
 
     return run
 
 
-def encode_job(job: Job) -> Message:
-    """A job as plain values."""
-    return asdict(job)
+def encode_job(job: Job) -> str:
+    """A job as JSON."""
+    return json.dumps(asdict(job))
 
 
-def decode_job(message: Mapping[str, Any]) -> Job:
-    """The job that `encode_job` made plain."""
-    return Job(**{**message, "rungs": tuple(Fidelity(**rung) for rung in message["rungs"])})
+def decode_job(message: str) -> Job:
+    """The job that `encode_job` wrote."""
+    plain = json.loads(message)
+    return Job(**{**plain, "rungs": tuple(Fidelity(**rung) for rung in plain["rungs"])})
 
 
-def decode_report(message: Mapping[str, Any]) -> Report:
+def decode_report(message: str) -> Report:
     """The report of a result."""
-    plain = {
-        **message,
-        "replicates": {name: tuple(values) for name, values in message["replicates"].items()},
-        "measurements": tuple(Measurement(**m) for m in message["measurements"]),
-    }
-    return Report(**plain)
+    plain = json.loads(message)
+    replicates = {name: tuple(values) for name, values in plain["replicates"].items()}
+    measurements = tuple(Measurement(**measurement) for measurement in plain["measurements"])
+    return Report(**{**plain, "replicates": replicates, "measurements": measurements})
 
 
-def decode_failure(message: Mapping[str, Any]) -> Failure:
+def decode_failure(message: str) -> Failure:
     """The failure of a result."""
-    return Failure(**{**message, "reason": FailureReason(message["reason"])})
+    plain = json.loads(message)
+    return Failure(**{**plain, "reason": FailureReason(plain["reason"])})

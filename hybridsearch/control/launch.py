@@ -170,6 +170,7 @@ def _tell_start(reporter: Reporter, plan: Plan, ledger: Ledger, settings_yaml: s
     named = {name: describe(architecture, context) for name, architecture in plan.controls.items()}
     reporter.study_started(ledger.study, settings_yaml, plan.settings.objective_list, named, resumed=resumed)
     if resumed:
+        ledger.retell()
         ledger.note("resume", f"{len(ledger.trials)} trials are recorded, {len(ledger.unfinished)} of them go on")
 
 

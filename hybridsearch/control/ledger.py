@@ -176,6 +176,16 @@ class Ledger:
         """Add search time and give a sign of life."""
         self.elapsed = self._store.heartbeat(self.study, seconds)
 
+    def retell(self) -> None:
+        """Tell the reporter every trial again: it fills in what a crash kept from it, and repeats nothing."""
+        for trial in self.trials:
+            self._tell(trial)
+            for report in trial.reports:
+                self._reporter.rung(trial.number, report, "")
+            if trial.state.final:
+                on_front = trial.number in self._front.keys
+                self._reporter.trial_ended(trial.number, trial.state, trial.message, on_front=on_front)
+
     # how it is kept
 
     def _insert(self, new: NewTrial, state: TrialState, note: str) -> TrialRecord:
@@ -190,12 +200,14 @@ class Ledger:
             note=note,
         )
         self._remember(trial)
-        tags = {"sampler": new.sampler, "seed": str(new.seed), "parents": ",".join(map(str, new.parents))}
-        self._reporter.trial_started(
-            trial.number, new.candidate, tags | ({"control": new.control} if new.control else {})
-        )
+        self._tell(trial)
         self._listener(Event(kind=state.value, message=note or f"proposed by {new.sampler}", trial=trial.number))
         return trial
+
+    def _tell(self, trial: TrialRecord) -> None:
+        tags = {"sampler": trial.sampler, "seed": str(trial.seed), "parents": ",".join(map(str, trial.parents))}
+        control = {"control": trial.control} if trial.control else {}
+        self._reporter.trial_started(trial.number, trial.candidate, tags | control)
 
     def _adopt(self, trial: TrialRecord, reports: Sequence[Report]) -> None:
         """Finish a trial with the reports that its candidate has earned elsewhere."""

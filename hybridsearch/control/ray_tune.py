@@ -10,13 +10,13 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
 from hybridsearch.control.loop import Controller
-from hybridsearch.errors import ClusterUnreachable, FailureReason, InvalidSetting
+from hybridsearch.errors import ClusterUnreachable, FailureReason, HybridSearchError, InvalidSetting
 from hybridsearch.search.scheduler import Action
 from hybridsearch.settings import WorkerSettings
 from hybridsearch.trial import Evaluator, Failure, Job
@@ -27,7 +27,6 @@ QUIET = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # the first Ctrl-C drains the search instead of aborting Tune
     "TUNE_WARN_THRESHOLD_S": "60",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "30",  # a worker that hangs after its time-out is killed
 }
 os.environ.update({name: value for name, value in QUIET.items() if name not in os.environ})
 
@@ -38,6 +37,8 @@ from ray.tune.search import Searcher  # noqa: E402
 
 from hybridsearch.workers.trainable import decode_failure, decode_report, encode_job, trainable  # noqa: E402
 
+GRACE_SECONDS = 30.0
+"""Time beyond a time-out and a quarter of it in which a worker may end its trial by itself."""
 ATTACH_SECONDS = 5.0
 """How long a cluster may take to accept a connection."""
 
@@ -79,6 +80,8 @@ def run(controller: Controller, evaluator: Evaluator, workers: WorkerSettings, c
                 callbacks=[_Clock(desk)],
             ),
         ).fit()
+        if desk.broken is not None:
+            raise desk.broken
 
 
 @contextmanager
@@ -89,6 +92,7 @@ def _attached(workers: WorkerSettings, cluster: Cluster) -> Iterator[None]:
     before = [(logger, logger.handlers[:], logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # it warns that its default is safe
     try:
         with redirect_stdout(handler.stream):
             _connect(workers, cluster.address)
@@ -153,47 +157,80 @@ def _places(workers: WorkerSettings) -> int:
 
 
 class _Desk:
-    """What the three Tune hooks share: which job each Tune trial carries, and since when it was silent."""
+    """What the three Tune hooks share: which job each Tune trial carries, since when it was silent, and what broke.
+
+    Tune turns an exception of a hook into a text. It is kept here instead, ends the run, and is raised after it.
+    """
 
     def __init__(self, controller: Controller, count: int) -> None:
-        self.controller = controller
         self.count = count
+        self.broken: HybridSearchError | None = None
         self.jobs: dict[str, Job] = {}
-        self.heard: dict[str, float] = {}
+        self._controller = controller
+        self._heard: dict[str, float] = {}
+
+    def __reduce__(self) -> tuple[type[object], tuple[()]]:
+        """Tune writes its hooks to disk for a restore that we never ask for: nothing of the search goes there."""
+        return object, ()
+
+    @contextmanager
+    def _careful(self) -> Iterator[None]:
+        try:
+            yield
+        except HybridSearchError as error:
+            self.broken = self.broken or error
 
     def hand_out(self, trial_id: str) -> Job | None:
-        job = self.controller.next_job() if len(self.jobs) < self.count else None
-        if job is not None:
-            self.jobs[trial_id] = job
-        return job
+        with self._careful():
+            job = self._controller.next_job() if len(self.jobs) < self.count and not self.broken else None
+            if job is not None:
+                self.jobs[trial_id] = job
+            return job
+        return None
 
-    def hear(self, trial_id: str, result: dict[str, Any]) -> Action:
-        """Pass on a report or failure, and answer whether the trial goes on."""
-        self.heard[trial_id] = time.monotonic()
-        if "paused" in result:
-            self.controller.paused(self.jobs.pop(trial_id).trial)
-            return Action.STOP
-        if "failure" in result:
-            self.controller.failed(decode_failure(result["failure"]))
-            self.jobs.pop(trial_id)
-            return Action.STOP
-        return self.controller.report(decode_report(result["report"]))
+    @property
+    def finished(self) -> bool:
+        return self.broken is not None or self._controller.finished
 
-    def close(self, trial_id: str, *, reason: FailureReason | None, message: str = "") -> None:
-        """The Tune trial is over; with a reason, its job failed."""
+    def started(self, trial_id: str) -> None:
+        self._heard[trial_id] = time.monotonic()
+        with self._careful():
+            self._controller.started(self.jobs[trial_id].trial)
+
+    def hear(self, trial_id: str, result: Mapping[str, Any]) -> Action:
+        """Pass on what a worker says, and answer whether its trial goes on."""
+        self._heard[trial_id] = time.monotonic()
+        with self._careful():
+            if "report" in result:
+                return self._controller.report(decode_report(result["report"]))
+            if "paused" in result:
+                self._controller.paused(self.jobs.pop(trial_id).trial)
+            elif "failure" in result:
+                self._controller.failed(decode_failure(result["failure"]))
+                del self.jobs[trial_id]
+        return Action.STOP
+
+    def close(self, trial_id: str, reason: FailureReason, message: str) -> None:
+        """The Tune trial is over; if the controller still counts on it, it has failed."""
         job = self.jobs.pop(trial_id, None)
-        self.heard.pop(trial_id, None)
-        if job is not None and reason is not None:
-            self.controller.failed(Failure(trial=job.trial, reason=reason, message=message))
+        self._heard.pop(trial_id, None)
+        if job is not None and job.trial in self._controller.out:
+            with self._careful():
+                self._controller.failed(Failure(trial=job.trial, reason=reason, message=message))
 
-    def overdue(self) -> list[str]:
-        """Tune trials that were silent for longer than their time-out and a grace to notice it themselves."""
+    def tick(self) -> None:
+        with self._careful():
+            self._controller.tick()
+
+    def overdue(self) -> dict[str, float]:
+        """Tune trials that hang, with their time-out: they were silent for longer, and did not notice themselves."""
         now = time.monotonic()
-        return [
-            trial_id
-            for trial_id, since in self.heard.items()
-            if trial_id in self.jobs and now - since > self.jobs[trial_id].timeout_seconds * 1.25 + 30
-        ]
+        limits = {trial_id: job.timeout_seconds for trial_id, job in self.jobs.items() if trial_id in self._heard}
+        return {
+            trial_id: limit
+            for trial_id, limit in limits.items()
+            if now - self._heard[trial_id] > limit * 1.25 + GRACE_SECONDS
+        }
 
 
 class _Asker(Searcher):
@@ -208,14 +245,14 @@ class _Asker(Searcher):
         job = self._desk.hand_out(trial_id)
         if job is not None:
             return {"job": encode_job(job)}
-        return Searcher.FINISHED if self._desk.controller.finished else None
+        return Searcher.FINISHED if self._desk.finished else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Failures with a reason were told before; what is left is a worker that died."""
         if error:
-            self._desk.close(trial_id, reason=FailureReason.WORKER_LOST, message="its worker process died")
+            self._desk.close(trial_id, FailureReason.WORKER_LOST, "its worker process died")
         else:
-            self._desk.close(trial_id, reason=None)
+            self._desk.close(trial_id, FailureReason.ERROR, "it ended before its last rung")
 
 
 class _Decider(FIFOScheduler):
@@ -234,13 +271,15 @@ class _Decider(FIFOScheduler):
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """As FIFO; Tune asks this once a loop, which makes it the place to look at the clock."""
+        if self._desk.broken is not None:
+            tune_controller._tune_controller.request_stop_experiment()
         overdue = self._desk.overdue()
         for trial in tune_controller.get_trials() if overdue else ():
             if trial.trial_id in overdue:
-                seconds = self._desk.jobs[trial.trial_id].timeout_seconds
-                message = f"silent for more than its {seconds:g} s, and it did not notice itself"
-                self._desk.close(trial.trial_id, reason=FailureReason.TIMED_OUT, message=message)
-                tune_controller._tune_controller.request_stop_trial(trial)
+                message = f"silent for more than {overdue[trial.trial_id]:g} s, and it did not notice itself"
+                self._desk.close(trial.trial_id, FailureReason.TIMED_OUT, message)
+                # A hung thread does not hear a polite stop; a killed actor is a failed Tune trial like any other.
+                ray.kill(trial.temporary_state.ray_actor)
         return super().choose_trial_to_run(tune_controller)
 
 
@@ -252,9 +291,8 @@ class _Clock(tune.Callback):
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A worker has taken the job."""
-        self._desk.heard[trial.trial_id] = time.monotonic()
-        self._desk.controller.started(self._desk.jobs[trial.trial_id].trial)
+        self._desk.started(trial.trial_id)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Once a loop of Tune's, at least every 0.1 s while nothing happens."""
-        self._desk.controller.tick()
+        self._desk.tick()
