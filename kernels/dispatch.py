@@ -9,6 +9,7 @@ K key size, V value size.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -109,6 +110,13 @@ def describe(
     return rows
 
 
+def _without_autocast(device: torch.device) -> AbstractContextManager[None]:
+    """For recurrences: what they sum over a thousand tokens needs the dtype of the state, not that of the products."""
+    if device.type == "meta" or not torch.is_autocast_enabled(device.type):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
+
+
 def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
     """Causal softmax attention: [B, T, H, K], [B, T, G, K], [B, T, G, V] -> [B, T, H, V]."""
     o: Tensor = choose("causal_attention", q.device, q.dtype, q.shape[-1]).function(q, k, v, scale=scale)
@@ -145,7 +153,8 @@ def gated_delta_rule(
     q and k [B, T, H, K] are of unit length, v is [B, T, HV, V], g (none: no decay) and beta are [B, T, HV].
     """
     way = choose("gated_delta_rule", v.device, v.dtype, k.shape[-1])
-    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, beta, scale=scale, initial_state=initial_state)
+    with _without_autocast(v.device):
+        result: tuple[Tensor, Tensor] = way.function(q, k, v, g, beta, scale=scale, initial_state=initial_state)
     return result
 
 
@@ -154,7 +163,8 @@ def gated_delta_step(
 ) -> tuple[Tensor, Tensor]:
     """One token of `gated_delta_rule`, without the axis T: output [B, HV, V] and the new state."""
     way = choose("gated_delta_step", v.device, v.dtype, k.shape[-1])
-    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, beta, state, scale=scale)
+    with _without_autocast(v.device):
+        result: tuple[Tensor, Tensor] = way.function(q, k, v, g, beta, state, scale=scale)
     return result
 
 
@@ -172,7 +182,8 @@ def gated_linear_attention(
     q and k are [B, T, H, K], v is [B, T, H, V], g is [B, T, H] or, one decay a key channel, [B, T, H, K].
     """
     way = choose("gated_linear_attention", v.device, v.dtype, k.shape[-1])
-    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, scale=scale, initial_state=initial_state)
+    with _without_autocast(v.device):
+        result: tuple[Tensor, Tensor] = way.function(q, k, v, g, scale=scale, initial_state=initial_state)
     return result
 
 
@@ -181,7 +192,8 @@ def gated_linear_attention_step(
 ) -> tuple[Tensor, Tensor]:
     """One token of `gated_linear_attention`, without the axis T: output [B, H, V] and the new state."""
     way = choose("gated_linear_attention_step", v.device, v.dtype, k.shape[-1])
-    result: tuple[Tensor, Tensor] = way.function(q, k, v, g, state, scale=scale)
+    with _without_autocast(v.device):
+        result: tuple[Tensor, Tensor] = way.function(q, k, v, g, state, scale=scale)
     return result
 
 

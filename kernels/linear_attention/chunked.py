@@ -70,54 +70,52 @@ class _Chunked(torch.autograd.Function):
         ctx: Any, q: Tensor, k: Tensor, v: Tensor, decay: Tensor, state: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Output [X, N, C, V] and the state after the last chunk [X, K, V]."""
-        with torch.autocast(q.device.type, enabled=False):
-            sums = decay.cumsum(-2)
-            gentle = _is_gentle(sums)
-            rise = sums.exp()
-            fall = rise.reciprocal() if gentle else (sums[..., -1:, :] - sums).exp()
-            read, kept = q * rise, k * fall
-            scores = (read @ kept.mT).tril_() if gentle else _scores(q, k, sums)
-            if gentle:
-                kept.mul_(rise[..., -1:, :])
-            last = rise[..., -1:, :].mT
-            befores, after = _carry(kept.mT @ v, last, state)
-            ctx.save_for_backward(q, k, v, sums, rise, fall, scores, befores)
-            ctx.gentle, ctx.stateful = gentle, state is not None
-            return _sum_of_products(read, befores, scores, v), after
+        sums = decay.cumsum(-2)
+        gentle = _is_gentle(sums)
+        rise = sums.exp()
+        fall = rise.reciprocal() if gentle else (sums[..., -1:, :] - sums).exp()
+        read, kept = q * rise, k * fall
+        scores = (read @ kept.mT).tril_() if gentle else _scores(q, k, sums)
+        if gentle:
+            kept.mul_(rise[..., -1:, :])
+        last = rise[..., -1:, :].mT
+        befores, after = _carry(kept.mT @ v, last, state)
+        ctx.save_for_backward(q, k, v, sums, rise, fall, scores, befores)
+        ctx.gentle, ctx.stateful = gentle, state is not None
+        return _sum_of_products(read, befores, scores, v), after
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, do: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of q, k, v, the decay and the first state."""
         q, k, v, sums, rise, fall, scores, befores = ctx.saved_tensors
-        with torch.autocast(q.device.type, enabled=False):
-            do = do.contiguous()
-            last = rise[..., -1:, :]
-            read = q * rise
-            d_states, d_first = _carry_back(read.mT @ do, last.mT, d_after)
-            d_scores = (do @ v.mT).tril_()
-            d_kept = v @ d_states.mT
-            if ctx.gentle:
-                falling = k * fall
-                dq = _sum_of_products(do, befores.mT, d_scores, falling).mul_(rise)
-                d_kept.mul_(last)
-                d_last = (falling * d_kept).sum(-2, keepdim=True)
-                dk = _product_plus(d_kept, d_scores.mT, read).mul_(fall)
-                kept = falling.mul_(last)
-            else:
-                dq, dk = _scores_back(q, k, sums, d_scores)
-                dq.addcmul_(do @ befores.mT, rise)
-                dk.addcmul_(d_kept, fall)
-                kept = k * fall
-                d_last = (kept * d_kept).sum(-2, keepdim=True)
-            dv = _sum_of_products(kept, d_states, scores.mT, do)
-            d_last = d_last + last * (befores * d_states).sum(-1).unsqueeze(-2)
-            d_sums = (q * dq).addcmul_(k, dk, value=-1.0)
-            d_sums[..., -1:, :] += d_last
-            if sums.shape[-1] == 1:
-                d_sums = d_sums.sum(-1, keepdim=True)
-            d_decay = d_sums.flip(-2).cumsum_(-2).flip(-2)
-            return dq, dk, dv, d_decay, d_first if ctx.stateful else None
+        do = do.contiguous()
+        last = rise[..., -1:, :]
+        read = q * rise
+        d_states, d_first = _carry_back(read.mT @ do, last.mT, d_after)
+        d_scores = (do @ v.mT).tril_()
+        d_kept = v @ d_states.mT
+        if ctx.gentle:
+            falling = k * fall
+            dq = _sum_of_products(do, befores.mT, d_scores, falling).mul_(rise)
+            d_kept.mul_(last)
+            d_last = (falling * d_kept).sum(-2, keepdim=True)
+            dk = _product_plus(d_kept, d_scores.mT, read).mul_(fall)
+            kept = falling.mul_(last)
+        else:
+            dq, dk = _scores_back(q, k, sums, d_scores)
+            dq.addcmul_(do @ befores.mT, rise)
+            dk.addcmul_(d_kept, fall)
+            kept = k * fall
+            d_last = (kept * d_kept).sum(-2, keepdim=True)
+        dv = _sum_of_products(kept, d_states, scores.mT, do)
+        d_last = d_last + last * (befores * d_states).sum(-1).unsqueeze(-2)
+        d_sums = (q * dq).addcmul_(k, dk, value=-1.0)
+        d_sums[..., -1:, :] += d_last
+        if sums.shape[-1] == 1:
+            d_sums = d_sums.sum(-1, keepdim=True)
+        d_decay = d_sums.flip(-2).cumsum_(-2).flip(-2)
+        return dq, dk, dv, d_decay, d_first if ctx.stateful else None
 
 
 def _is_gentle(sums: Tensor) -> bool:

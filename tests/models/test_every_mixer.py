@@ -133,6 +133,16 @@ def test_every_weight_gets_a_gradient(make: Maker, tokens: Tensor) -> None:
         assert gradient.abs().max() > 0, name
 
 
+def test_every_weight_gets_a_gradient_under_autocast(make: Maker, tokens: Tensor) -> None:
+    model = make(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        hidden = model(tokens[:, :20])
+    assert (hidden.float() - model(tokens[:, :20])).norm() < 0.2 * hidden.norm()
+    for gradient in torch.autograd.grad(hidden[:, ::3].float().sum(), list(model.parameters())[:-1]):
+        assert torch.isfinite(gradient).all()
+        assert gradient.dtype == torch.float32
+
+
 def test_a_measured_model_trains_on(make: Maker, tokens: Tensor) -> None:
     """Tables made in inference mode must not be kept: autograd would refuse them in the training that follows."""
     model = make(torch.float32)
