@@ -1,0 +1,102 @@
+"""Ray Tune as executor, for real: a local Ray, worker processes, one of which is killed, one hangs, one runs out."""
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+
+from hybridsearch.control import ray_tune
+from hybridsearch.control.ray_tune import Cluster
+from hybridsearch.errors import ClusterUnreachable, FailureReason, InvalidSetting, TrialFailure, TrialPaused
+from hybridsearch.settings import WorkerSettings
+from hybridsearch.trial import Job, Report, TrialState
+from hybridsearch.workers.trainable import decode_job, decode_report, encode_job
+
+Make = Callable[..., Any]
+# Ray warns of sockets and processes that it leaves to its own clean-up.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+
+def report(job: Job, rung: int, steps: int) -> Report:
+    recall = int(job.hash[:4], 16) / 65536 * steps / 100
+    speed = float(int(job.hash[4:8], 16) + 1)
+    metrics = {"recall": recall, "answer_loss": 1 - recall, "decode_tokens_per_second": speed}
+    return Report(trial=job.trial, rung=rung, steps=steps, metrics=metrics, seconds=0.1, device="fake")
+
+
+def eventful(job: Job) -> Iterator[Report]:
+    """Trial 3 loses its worker once, 4 runs out of memory, 5 hangs, 6 is paused on the way to its second rung."""
+    mark = Path(job.folder) / "tried"
+    if job.trial == 3 and not mark.exists():
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    if job.trial == 4:
+        raise TrialFailure(FailureReason.OUT_OF_MEMORY, "wanted 9 GB")
+    if job.trial == 5:
+        time.sleep(600)
+    for fidelity in job.rungs:
+        if job.trial == 6 and fidelity.rung == 1:
+            raise TrialPaused("asked to")
+        yield report(job, fidelity.rung, fidelity.steps)
+
+
+def test_everything_that_can_happen_to_a_trial(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    monkeypatch.setattr(ray_tune, "GRACE_SECONDS", 1.0)
+    search = make(budget={"trials": 5}, workers={"timeout_minutes": 0.05, "count": 2}, early_stopping=False)
+    controller = search.controller()
+    log = tmp_path / "ray.log"
+    ray_tune.run(controller, eventful, search.settings.workers, Cluster(address=None, log=str(log)))
+    trials = {t.number: t for t in search.store.trials("s")}
+    assert {n: (t.state, t.reason) for n, t in trials.items()} == {
+        0: (TrialState.FINISHED, None),
+        1: (TrialState.FINISHED, None),
+        2: (TrialState.FINISHED, None),
+        3: (TrialState.FINISHED, None),
+        4: (TrialState.FAILED, FailureReason.OUT_OF_MEMORY),
+        5: (TrialState.FAILED, FailureReason.TIMED_OUT),
+        6: (TrialState.PAUSED, None),
+        7: (TrialState.FINISHED, None),
+    }
+    assert [r.rung for r in trials[6].reports] == [0]
+    retried = [e.message for e in search.store.events("s") if e.trial == 3 and e.kind == "waiting"]
+    assert any("worker lost" in message and "attempt 2" in message for message in retried)
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+    assert log.stat().st_size > 0
+
+
+def test_an_address_where_nobody_listens_is_told_within_seconds(make: Make, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with pytest.raises(ClusterUnreachable, match=f"no Ray cluster at `{address}`"):
+        ray_tune.run(make().controller(), eventful, WorkerSettings(), Cluster(address=address, log=str(tmp_path / "l")))
+
+
+@pytest.mark.parametrize("address", ["ray://head:10001", "head", "head:port"])
+def test_addresses_that_cannot_work_are_refused_with_the_rule(make: Make, tmp_path: Path, address: str) -> None:
+    with pytest.raises(InvalidSetting, match="address"):
+        ray_tune.run(make().controller(), eventful, WorkerSettings(), Cluster(address=address, log=str(tmp_path / "l")))
+
+
+def test_jobs_and_reports_survive_the_wire(make: Make) -> None:
+    job = make().controller().next_job()
+    assert decode_job(encode_job(job)) == job
+    told = report(job, 0, 25)
+    assert decode_report(json.dumps(asdict(told))) == told
