@@ -26,6 +26,9 @@ from hybridsearch.kernels.rms_norm import pytorch as norms
 from hybridsearch.kernels.rotary import pytorch as rotary
 from hybridsearch.kernels.short_conv import pytorch as convolution
 from hybridsearch.kernels.sliding_window import blocked as sliding
+from hybridsearch.kernels.token_routing import chunked as routing
+from hybridsearch.kernels.token_routing import paged
+from hybridsearch.kernels.token_routing.reference import LinearState, OwnChunk
 
 Refusal = Callable[[torch.device, torch.dtype, int], str]
 
@@ -72,6 +75,12 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "gated_delta_step": (Implementation("torch", gated_delta_loop.gated_delta_step),),
     "gated_linear_attention": (Implementation("torch chunked", linear_attention.gated_linear_attention),),
     "gated_linear_attention_step": (Implementation("torch", linear_attention_loop.gated_linear_attention_step),),
+    "token_routed_attention": (Implementation("torch chunked", routing.token_routed_attention),),
+    "token_routed_prompt": (
+        Implementation("torch, kept chunks only", paged.token_routed_prompt, _not_cpu),
+        Implementation("torch chunked", routing.token_routed_attention),
+    ),
+    "paged_attention_step": (Implementation("torch", paged.paged_attention_step),),
     "short_conv": (
         Implementation("torch, own backward", convolution.short_conv_own_backward, _not_cpu),
         Implementation("torch", convolution.short_conv),
@@ -195,6 +204,93 @@ def gated_linear_attention_step(
     with _without_autocast(v.device):
         result: tuple[Tensor, Tensor] = way.function(q, k, v, g, state, scale=scale)
     return result
+
+
+def token_routed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    linear_q: Tensor,
+    linear_k: Tensor,
+    linear_v: Tensor,
+    g: Tensor | None,
+    beta: Tensor,
+    route: Tensor,
+    *,
+    chunk: int,
+    own_chunk: OwnChunk = "both",
+    decay_through: bool = True,
+) -> tuple[Tensor, Tensor, LinearState]:
+    """Softmax over own and softmax-typed chunks, and a delta rule whose state linear-typed chunks write (NAtS-L).
+
+    q, k [B, T, A, Ka], v [B, T, A, Va] of A softmax heads; linear_q, linear_k [B, T, H, K] of unit length, linear_v
+    [B, T, H, V], g (none: no decay) and beta [B, T, H] of H linear heads; route [B, T // chunk, H, 2], one-hot
+    (softmax, linear), with a gradient. Both outputs, [B, T, A, Va] and [B, T, H, V], and the linear state.
+    """
+    way = choose("token_routed_attention", v.device, v.dtype, k.shape[-1])
+    with _without_autocast(v.device):
+        result: tuple[Tensor, Tensor, LinearState] = way.function(
+            q,
+            k,
+            v,
+            linear_q,
+            linear_k,
+            linear_v,
+            g,
+            beta,
+            route,
+            chunk=chunk,
+            own_chunk=own_chunk,
+            decay_through=decay_through,
+        )
+    return result
+
+
+def token_routed_prompt(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    linear_q: Tensor,
+    linear_k: Tensor,
+    linear_v: Tensor,
+    g: Tensor | None,
+    beta: Tensor,
+    route: Tensor,
+    *,
+    chunk: int,
+    own_chunk: OwnChunk = "both",
+    decay_through: bool = True,
+) -> tuple[Tensor, Tensor, LinearState]:
+    """`token_routed_attention` of a prompt, without gradients; the host may read the route, to skip dropped chunks."""
+    way = choose("token_routed_prompt", v.device, v.dtype, k.shape[-1])
+    with torch.no_grad(), _without_autocast(v.device):
+        result: tuple[Tensor, Tensor, LinearState] = way.function(
+            q,
+            k,
+            v,
+            linear_q,
+            linear_k,
+            linear_v,
+            g,
+            beta,
+            route,
+            chunk=chunk,
+            own_chunk=own_chunk,
+            decay_through=decay_through,
+        )
+    return result
+
+
+def paged_attention_step(
+    q: Tensor, pages: tuple[Tensor, Tensor], rows: Tensor, own: tuple[Tensor, Tensor] | None
+) -> Tensor:
+    """One query [B, A, Ka] over the pages of its row and its own chunk, [B, A, Va].
+
+    Pages are keys [P, G, C, Ka] and values [P, G, C, Va]; page p belongs to sequence b and linear head h with
+    rows[p] = b H + h, A = H G. The own chunk is keys [B, A, L, Ka] and values [B, A, L, Va], or none.
+    """
+    o: Tensor = choose("paged_attention_step", q.device, q.dtype, q.shape[-1]).function(q, pages, rows, own)
+    return o
 
 
 def short_conv(x: Tensor, weight: Tensor) -> Tensor:

@@ -5,9 +5,18 @@ from typing import Any
 
 from hybridsearch.models.attention import FullAttention, SlidingWindow
 from hybridsearch.models.gated_delta import DeltaRule
+from hybridsearch.models.head_split import HeadSplit
 from hybridsearch.models.linear_attention import LinearAttention
 from hybridsearch.models.mixer import Mixer
+from hybridsearch.models.token_route import TokenRoute
+from hybridsearch.spec import combinators
 from hybridsearch.spec import mixers as spec
+
+
+def _head_split(description: combinators.HeadSplit, width: int, *, project: bool = True) -> HeadSplit:
+    branches = [mixer(branch, width, project=False) for branch in description.branches]
+    return HeadSplit(branches, width, normalise=description.normalise, project=project)
+
 
 MIXERS: dict[type[spec.Description], Callable[..., Mixer[Any]]] = {
     spec.FullAttention: FullAttention,
@@ -15,6 +24,8 @@ MIXERS: dict[type[spec.Description], Callable[..., Mixer[Any]]] = {
     spec.GatedDelta: DeltaRule,
     spec.Delta: DeltaRule,
     spec.GatedLinear: LinearAttention,
+    combinators.HeadSplit: _head_split,
+    combinators.TokenRoute: TokenRoute,
 }
 """Description class -> module class, called as `module(description, width, project=...)`."""
 

@@ -30,6 +30,8 @@ class DeltaInputs(NamedTuple):
     """[..., HV], in (0, 1) or (0, 2)."""
     gate: Tensor | None
     """[..., HV V] before its SiLU; none without a gate."""
+    mixed: Tensor
+    """[..., channels]: q, k and v side by side."""
 
 
 class DeltaProjections(nn.Module):
@@ -79,6 +81,7 @@ class DeltaProjections(nn.Module):
             g=None if self.decay is None else self.decay(a),
             beta=2 * beta if self.negative_eigenvalues else beta,
             gate=gate if gate.shape[-1] else None,
+            mixed=mixed,
         )
 
 

@@ -18,6 +18,7 @@ import torch
 from torch import Generator, nn
 
 from hybridsearch.models.parts import DecayGate, HeadNorms, RMSNorm, ShortConvolution
+from hybridsearch.models.token_route import BranchMix
 
 STANDARD_DEVIATION = 0.02
 
@@ -67,4 +68,5 @@ RULES: dict[type[nn.Module], Callable[[Any, Generator], None]] = {
     HeadNorms: _ones,
     ShortConvolution: _convolution,
     DecayGate: _decay_gate,
+    BranchMix: _ones,
 }

@@ -82,14 +82,6 @@ def softmax_branch(
     return _tokens(o, batch, heads).to(v.dtype)
 
 
-@torch.no_grad()
-def prompt_attention(
-    q: Tensor, k: Tensor, v: Tensor, typed: Tensor, *, chunk: int, own_chunk: OwnChunk, scale: float | None = None
-) -> Tensor:
-    """`softmax_branch` without gradients, for `typed` [B, N, H] in booleans; it reads dropped chunks too."""
-    return softmax_branch(q, k, v, typed, chunk=chunk, own_chunk=own_chunk, scale=scale)
-
-
 def linear_branch(
     q: Tensor,
     k: Tensor,

@@ -2,8 +2,8 @@
 
 A page holds the keys and values of one softmax-typed chunk of one sequence and linear head; pages lie in one storage,
 in any order, and `rows` names the sequence and head of each. So memory and work follow the share of softmax-typed
-chunks of every head, without padding to the fullest one. Shapes depend on the routing, so the host reads the types of a prompt
-once; a decode step reads nothing.
+chunks of every head, without padding to the fullest one. Shapes depend on the routing, so the host reads the types of
+a prompt once; a decode step reads nothing.
 
 Axes: B sequences, H linear heads, G softmax heads per linear head, A = H G softmax heads, P pages, C tokens of a chunk,
 L tokens of the open chunk, Ka key size, Va value size.
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hybridsearch.kernels.token_routing.reference import OwnChunk
+from hybridsearch.kernels.token_routing.chunked import linear_branch
+from hybridsearch.kernels.token_routing.reference import LinearState, OwnChunk
 
 BLOCK_ROWS = 64
 """Least queries of one block of a prompt; 32 to 128 are alike on one core."""
@@ -69,20 +70,39 @@ def _product(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).view(*a.shape[:3], b.shape[-1])
 
 
-def gather_pages(x: Tensor, typed: Tensor, chunk: int) -> Tensor:
-    """The softmax-typed chunks of [B, T, A, D]: [P, G, C, D], in order of sequence, chunk and head.
-
-    `typed` is [B, N, H] for the N complete chunks; the rest of T is left out.
-    """
-    batch, complete, heads = typed.shape
-    chunks = x[:, : complete * chunk].reshape(batch, complete, chunk, heads, -1, x.shape[-1])
-    return chunks.permute(0, 1, 3, 4, 2, 5)[typed]
-
-
-def page_rows(typed: Tensor) -> Tensor:
-    """[P], int64: the row b H + h of every page of `gather_pages`."""
-    sequence, _, head = typed.nonzero(as_tuple=True)
-    return sequence * typed.shape[2] + head
+@torch.no_grad()
+def token_routed_prompt(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    linear_q: Tensor,
+    linear_k: Tensor,
+    linear_v: Tensor,
+    g: Tensor | None,
+    beta: Tensor,
+    route: Tensor,
+    *,
+    chunk: int,
+    own_chunk: OwnChunk = "both",
+    decay_through: bool = True,
+    scale: float | None = None,
+    linear_scale: float | None = None,
+) -> tuple[Tensor, Tensor, LinearState]:
+    """Both branches of whole prompts on a CPU, without gradients; arguments as in `reference`."""
+    softmax_out = prompt_attention(q, k, v, route[..., 0] > 0.5, chunk=chunk, own_chunk=own_chunk, scale=scale)
+    linear_out, state = linear_branch(
+        linear_q,
+        linear_k,
+        linear_v,
+        g,
+        beta,
+        route[..., 1],
+        chunk=chunk,
+        reads_own=own_chunk != "softmax",
+        decay_through=decay_through,
+        scale=linear_scale,
+    )
+    return softmax_out, linear_out, state
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from torch import Tensor
 from hybridsearch.models.build import build
 from hybridsearch.models.language_model import LanguageModel
 from hybridsearch.spec.architecture import Architecture, Layer
-from hybridsearch.spec.combinators import Mixer
+from hybridsearch.spec.combinators import HeadSplit, Mixer, TokenRoute
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
 VOCABULARY = 32
@@ -34,6 +34,64 @@ EXAMPLES: dict[str, Mixer] = {
     "gated linear": GatedLinear(heads=2, head_dim=8, value_head_dim=12),
     "gated linear, scalar": GatedLinear(heads=3, head_dim=4, decay="scalar", short_conv=3),
     "gated linear, bare": GatedLinear(heads=2, head_dim=6, short_conv=0, gate=False),
+    "token route": TokenRoute(
+        softmax=FullAttention(heads=4, head_dim=4, value_head_dim=6, rope_theta=None),
+        linear=GatedDelta(heads=2, head_dim=8, value_head_dim=12),
+        chunk=8,
+        routing="random",
+        share=0.4,
+    ),
+    "token route, all softmax": TokenRoute(
+        softmax=FullAttention(heads=2, head_dim=8, qk_norm=False),
+        linear=Delta(heads=2, head_dim=8, gate=True),
+        chunk=16,
+        mix="scalar",
+        routing="periodic",
+        share=1.0,
+    ),
+    "token route, all linear": TokenRoute(
+        softmax=FullAttention(heads=2, head_dim=8),
+        linear=GatedDelta(heads=2, head_dim=8, gate=False, short_conv=2),
+        chunk=5,
+        mix="sum",
+        branch_norm=False,
+        routing="first",
+        share=0.0,
+    ),
+    "token route, own chunk linear": TokenRoute(
+        softmax=FullAttention(heads=2, head_dim=4, rope_theta=100.0),
+        linear=Delta(heads=1, head_dim=8, short_conv=0, negative_eigenvalues=True),
+        chunk=4,
+        scope="layer",
+        own_chunk="linear",
+        mix="scalar",
+        routing="first",
+        share=0.3,
+    ),
+    "token route, own chunk softmax": TokenRoute(
+        softmax=FullAttention(heads=2, head_dim=8),
+        linear=GatedDelta(heads=2, head_dim=8),
+        chunk=6,
+        own_chunk="softmax",
+        decay_through=False,
+        routing="periodic",
+        share=0.5,
+    ),
+    "head split": HeadSplit(branches=(FullAttention(heads=1, head_dim=8), GatedDelta(heads=2, head_dim=6))),
+    "head split of three": HeadSplit(
+        branches=(
+            SlidingWindow(heads=2, head_dim=4, window=7),
+            GatedLinear(heads=1, head_dim=8, value_head_dim=10),
+            TokenRoute(
+                softmax=FullAttention(heads=2, head_dim=4),
+                linear=GatedDelta(heads=1, head_dim=8),
+                chunk=8,
+                routing="periodic",
+                share=0.5,
+            ),
+        ),
+        normalise=False,
+    ),
 }
 
 Maker = Callable[..., LanguageModel]

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridsearch.kernels.token_routing import chunked, paged, reference
+from hybridsearch.kernels.token_routing import paged, reference
 
 CHUNK = 8
 SHARES = (0.0, 0.5, 1.0)
@@ -31,6 +31,18 @@ def expected(q: Tensor, k: Tensor, v: Tensor, typed: Tensor, own_chunk: referenc
     return softmax_out
 
 
+def pages_of(x: Tensor, typed: Tensor) -> Tensor:
+    """The softmax-typed chunks of [B, T, 2 G, D]: [P, G, C, D]."""
+    chunks = x[:, : typed.shape[1] * CHUNK].reshape(len(x), -1, CHUNK, 2, x.shape[2] // 2, x.shape[3])
+    found = [chunks[b, n, :, h].transpose(0, 1) for b, n, h in typed.nonzero().tolist()]
+    return torch.stack(found) if found else x.new_empty(0, chunks.shape[4], CHUNK, x.shape[3])
+
+
+def rows_of(typed: Tensor) -> Tensor:
+    """The sequence and head of every page, as one number."""
+    return torch.tensor([b * 2 + h for b, _, h in typed.nonzero().tolist()], dtype=torch.int64)
+
+
 @pytest.mark.parametrize(("tokens", "share", "own_chunk"), [*product((5, 8, 37), SHARES, OWN)])
 def test_prompts_agree_with_the_reference(
     tokens: int, share: float, own_chunk: reference.OwnChunk, monkeypatch: pytest.MonkeyPatch
@@ -39,29 +51,19 @@ def test_prompts_agree_with_the_reference(
     truth = expected(*given, own_chunk)
     for rows in (CHUNK, 3 * CHUNK, 64):  # one chunk a block; blocks that end inside the open chunk; one block
         monkeypatch.setattr(paged, "BLOCK_ROWS", rows)
-        for form in (paged, chunked):
-            found = form.prompt_attention(*given, chunk=CHUNK, own_chunk=own_chunk)
-            torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-12)
+        found = paged.prompt_attention(*given, chunk=CHUNK, own_chunk=own_chunk)
+        torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize(("share", "own_chunk"), [*product(SHARES, OWN)])
 def test_a_step_is_the_last_query(share: float, own_chunk: reference.OwnChunk) -> None:
     q, k, v, typed = inputs(61, share)
-    pages = paged.gather_pages(k, typed, CHUNK), paged.gather_pages(v, typed, CHUNK)
+    pages = pages_of(k, typed), pages_of(v, typed)
     own = None if own_chunk == "linear" else (k[:, 56:].transpose(1, 2), v[:, 56:].transpose(1, 2))
     shuffled = torch.randperm(len(pages[0]), generator=torch.Generator().manual_seed(0))
-    rows = paged.page_rows(typed)[shuffled]
+    rows = rows_of(typed)[shuffled]
     found = paged.paged_attention_step(q[:, -1], (pages[0][shuffled], pages[1][shuffled]), rows, own)
     torch.testing.assert_close(found, expected(q, k, v, typed, own_chunk)[:, -1], rtol=1e-10, atol=1e-12)
-
-
-def test_pages_hold_exactly_the_kept_chunks() -> None:
-    _, k, _, typed = inputs(61, 0.5)
-    pages, rows = paged.gather_pages(k, typed, CHUNK), paged.page_rows(typed)
-    assert len(pages) == len(rows) == int(typed.sum()) < typed.numel()
-    seen = {(int(row), float(page[1, 3, 2])) for row, page in zip(rows, pages, strict=True)}
-    for sequence, chunk, head in typed.nonzero().tolist():
-        assert (sequence * 2 + head, float(k[sequence, chunk * CHUNK + 3, head * 2 + 1, 2])) in seen
 
 
 def test_large_scores_do_not_overflow() -> None:
@@ -71,8 +73,8 @@ def test_large_scores_do_not_overflow() -> None:
     assert found.isfinite().all()
     step = paged.paged_attention_step(
         q[:, -1],
-        (paged.gather_pages(k, typed, CHUNK), paged.gather_pages(v, typed, CHUNK)),
-        paged.page_rows(typed),
+        (pages_of(k, typed), pages_of(v, typed)),
+        rows_of(typed),
         (k[:, 56:].transpose(1, 2), v[:, 56:].transpose(1, 2)),
     )
     torch.testing.assert_close(step, found[:, -1], rtol=1e-4, atol=1e-4)
