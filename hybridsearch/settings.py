@@ -1,7 +1,6 @@
 """A search as read from YAML: every field with its unit and its default. Unknown keys are errors."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -163,10 +162,10 @@ class ConstraintSettings(Settings):
 class SearchSettings(Settings):
     """One search."""
 
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
-    """Name in the store; a new search needs a new name."""
+    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
+    """Name in the store; none takes the file's name and, if that is taken, numbers it."""
     space: str | dict[str, Any]
-    """Preset name, path of a YAML file (relative to the folder the program runs in), or the space itself."""
+    """Preset name, path of a YAML file (relative to this one), or the space itself."""
     seed: Annotated[int, Field(ge=0)] = 0
     sampler: Literal["random", "evolution", "nsga2", "tpe"] = "evolution"
     budget: BudgetSettings = BudgetSettings(trials=50)
@@ -207,8 +206,3 @@ def override(data: Mapping[str, Any], dotted_key: str, value: Any) -> dict[str, 
     inner = data.get(head)
     changed = override(inner if isinstance(inner, Mapping) else {}, rest, value) if rest else value
     return {**data, head: changed}
-
-
-def study_folder(root: Path, study: str) -> Path:
-    """Where a study keeps its checkpoints, its resolved settings and its exports."""
-    return root / study
