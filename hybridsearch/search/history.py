@@ -1,7 +1,8 @@
 """What samplers and the scheduler may know of a study: its trials by number, each with what counts of its scores.
 
-Only a finished trial has a score. A stopped one carries the scores of the rungs it reached, a failed or screened one
-nothing: a broken architecture that "needs" almost no time must never look good (it would draw the whole search).
+Only a finished trial has a final score; a stopped one carries the scores of the rungs it reached, and is compared there
+alone. A failed or screened one is never compared: a broken architecture that "needs" almost no time must not look good
+(it would draw the whole search to it).
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -12,6 +13,7 @@ from hybridsearch.objectives import Score
 from hybridsearch.pareto.crowding import ranking
 from hybridsearch.trial import TrialState
 
+ENDED = (TrialState.FINISHED, TrialState.STOPPED)
 FAILED = (TrialState.FAILED, TrialState.SCREENED)
 
 
@@ -33,7 +35,7 @@ class Observation:
     score: Score | None = None
     """Objective values at the last rung; none unless the trial finished."""
     rung_scores: Mapping[int, Score] = field(default_factory=dict)
-    """Score at each rung reached so far, by the objectives' rung metrics below the last rung."""
+    """Score at each rung reached so far: by the objectives' rung metrics below the last rung, final at the last."""
     parents: tuple[int, ...] = ()
     """Numbers of the trials it was made from."""
     sampler: str
@@ -57,6 +59,28 @@ class Entry:
     control: bool = False
 
 
+class Cohort:
+    """Ended trials that can be compared: all were scored at the same rung."""
+
+    def __init__(self, rung: int, members: Sequence[Observation]) -> None:
+        self.rung = rung
+        self.members = members
+        """By trial number."""
+        self._leaders: tuple[int, list[Observation]] = (0, [])
+
+    def score(self, member: Observation) -> Score:
+        """The member's score at the cohort's rung."""
+        return member.rung_scores[self.rung]
+
+    def leaders(self, count: int) -> list[Observation]:
+        """The best members, best first: by rank (constraints first), then the roomier, then the earlier."""
+        if self._leaders[0] < count:
+            scores = [self.score(member) for member in self.members]
+            order = ranking([s.minimised for s in scores], [s.violation for s in scores], enough=count).order
+            self._leaders = (count, [self.members[index] for index in order[:count].tolist()])
+        return self._leaders[1][:count]
+
+
 class History:
     """The trials of one study, always in the order of their numbers, however late their results arrive."""
 
@@ -65,7 +89,7 @@ class History:
         self._hashes: dict[str, int] = {}
         self._ordered: tuple[Observation, ...] | None = ()
         self._grouped: dict[TrialState, tuple[Observation, ...]] = {}
-        self._best: tuple[int, list[Observation]] | None = None
+        self._cohorts: dict[int, Cohort | None] = {}
         for observation in observations:
             self.record(observation)
 
@@ -82,8 +106,8 @@ class History:
         self._hashes.setdefault(observation.hash, observation.trial)
         self._ordered = None
         self._grouped.clear()
-        if TrialState.FINISHED in (observation.state, known.state if known is not None else None):
-            self._best = None
+        if observation.state in ENDED or (known is not None and known.state in ENDED):
+            self._cohorts.clear()
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -125,13 +149,23 @@ class History:
             self._grouped[state] = tuple(o for o in self.observations if o.state is state)
         return self._grouped[state]
 
-    def best(self, count: int) -> list[Observation]:
-        """The leading finished trials: by rank (constraints first), then the roomier, then the earlier."""
-        if self._best is None or self._best[0] < count:
-            finished = self.finished
-            scores = [o.score for o in finished if o.score is not None]
-            self._best = (count, [finished[index] for index in leaders(scores, count)])
-        return self._best[1][:count]
+    def cohort(self, enough: int) -> Cohort | None:
+        """The trials to learn from: those that ended with a score at the highest rung that `enough` of them reached.
+
+        With early stopping few trials finish; until there are enough, finished and stopped ones are compared where
+        both were scored. Failed and screened ones are never among them. None if no rung has enough.
+        """
+        if enough not in self._cohorts:
+            self._cohorts[enough] = self._find_cohort(enough)
+        return self._cohorts[enough]
+
+    def _find_cohort(self, enough: int) -> Cohort | None:
+        ended = [o for o in self.observations if o.state in ENDED]
+        for rung in sorted({rung for o in ended for rung in o.rung_scores}, reverse=True):
+            members = [o for o in ended if rung in o.rung_scores]
+            if len(members) >= enough:
+                return Cohort(rung, members)
+        return None
 
     def entries(self, rung: int) -> list[Entry]:
         """What was recorded at a rung, by trial number; who failed later sets no standard for others."""
@@ -140,11 +174,3 @@ class History:
             for o in self.observations
             if rung in o.rung_scores and o.state not in FAILED
         ]
-
-
-def leaders(scores: Sequence[Score], count: int) -> list[int]:
-    """Indices of the `count` best scores, best first."""
-    if not scores:
-        return []
-    order = ranking([s.minimised for s in scores], [s.violation for s in scores], enough=count).order
-    return [int(index) for index in order[:count]]

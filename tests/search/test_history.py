@@ -28,7 +28,14 @@ def seen(
 
 
 def finished(trial: int, recall: float, speed: float, violation: float = 0.0) -> Observation:
-    return seen(trial, TrialState.FINISHED, score(recall, speed, violation))
+    final = score(recall, speed, violation)
+    return seen(trial, TrialState.FINISHED, final, rungs={2: final})
+
+
+def leaders(history: History, count: int) -> list[int]:
+    cohort = history.cohort(1)
+    assert cohort is not None
+    return [o.trial for o in cohort.leaders(count)]
 
 
 @pytest.mark.parametrize("state", [s for s in TrialState if s is not TrialState.FINISHED])
@@ -66,21 +73,40 @@ def test_a_number_cannot_change_its_architecture() -> None:
         history.record(other)
 
 
-def test_the_best_are_ranked_with_constraints_first_and_renewed_with_every_result() -> None:
+def test_the_leaders_are_ranked_with_constraints_first_and_renewed_with_every_result() -> None:
     history = History([finished(0, 0.9, 10), finished(1, 0.1, 90), finished(2, 0.1, 10), finished(3, 1.0, 99, 0.5)])
-    assert [o.trial for o in history.best(4)] == [0, 1, 2, 3]
-    assert [o.trial for o in history.best(2)] == [0, 1]
+    assert leaders(history, 4) == [0, 1, 2, 3]
+    assert leaders(history, 2) == [0, 1]
     history.record(finished(4, 0.95, 95))
-    assert [o.trial for o in history.best(2)] == [4, 0]
+    assert leaders(history, 2) == [4, 0]
     history.record(seen(4, TrialState.FAILED))
-    assert [o.trial for o in history.best(1)] == [0]
+    assert leaders(history, 1) == [0]
 
 
-def test_the_best_do_not_depend_on_the_order_of_arrival() -> None:
+def test_the_leaders_do_not_depend_on_the_order_of_arrival() -> None:
     rng = random.Random(5)
     observations = [finished(n, rng.random(), rng.random()) for n in range(40)]
-    shuffled = History(rng.sample(observations, 40))
-    assert [o.trial for o in shuffled.best(12)] == [o.trial for o in History(observations).best(12)]
+    assert leaders(History(rng.sample(observations, 40)), 12) == leaders(History(observations), 12)
+
+
+def test_trials_are_compared_at_the_highest_rung_that_enough_of_them_reached() -> None:
+    low, high = score(0.1, 5), score(0.9, 5)
+    history = History(
+        [
+            *(seen(n, TrialState.STOPPED, rungs={0: low}) for n in range(3)),
+            *(seen(n, TrialState.STOPPED, rungs={0: low, 1: high}) for n in range(3, 5)),
+            seen(5, TrialState.FINISHED, high, rungs={0: low, 1: low, 2: high}),
+            seen(6, TrialState.RUNNING, rungs={0: high, 1: high}),
+            seen(7, TrialState.FAILED, rungs={0: high, 1: high}),
+        ]
+    )
+    found = {enough: history.cohort(enough) for enough in (1, 2, 3, 4, 6, 7)}
+    assert {enough: c.rung if c else None for enough, c in found.items()} == {1: 2, 2: 1, 3: 1, 4: 0, 6: 0, 7: None}
+    middle = found[3]
+    assert middle is not None
+    assert [o.trial for o in middle.members] == [3, 4, 5]
+    assert [o.trial for o in middle.leaders(3)] == [3, 4, 5]
+    assert middle.score(history.observations[5]) == low
 
 
 def test_a_rung_remembers_stopped_trials_and_controls_but_no_failed_ones() -> None:

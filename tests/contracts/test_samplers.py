@@ -1,0 +1,141 @@
+"""What every sampler promises. A new one is tested here by its line in `SAMPLERS`."""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from hybridsearch.errors import Infeasible
+from hybridsearch.objectives import OBJECTIVES, Score
+from hybridsearch.search.history import History, Observation
+from hybridsearch.search.samplers import SAMPLERS, Proposal, Request
+from hybridsearch.search_spaces import catalog
+from hybridsearch.search_spaces.controls import controls
+from hybridsearch.search_spaces.space import Space
+from hybridsearch.settings import SearchSettings
+from hybridsearch.spec.canonical import content_hash
+from hybridsearch.trial import TrialState
+
+Observe = Callable[..., Observation]
+AXES = (OBJECTIVES["recall"], OBJECTIVES["decode_tokens_per_second"])
+NINE = {
+    "width": 16,
+    "depth": [1, 2],
+    "mixers": {
+        "full": {"head_dim": 8},
+        "gated_delta": {"heads": 2, "head_dim": 4},
+        "sliding": {"head_dim": 8, "window": 8},
+    },
+    "feed_forward": {"ratio": 2},
+}  # 3 of one layer, 9 of two: 12 in all
+
+pytestmark = pytest.mark.parametrize("name", SAMPLERS)
+
+
+def ask(name: str, history: History, space: Space, number: int, count: int = 1, seed: int = 5) -> list[Proposal]:
+    return SAMPLERS[name](history, Request(space=space, objectives=AXES, seed=seed, number=number, count=count))
+
+
+def hashes(proposals: list[Proposal]) -> list[str]:
+    return [content_hash(proposal.architecture) for proposal in proposals]
+
+
+def test_settings_can_name_it(name: str) -> None:
+    assert SearchSettings(study="s", space="tiny", sampler=name).sampler == name
+
+
+def test_proposals_lie_in_the_space_are_new_and_say_where_they_come_from(
+    name: str, tiny: Space, crowd: History
+) -> None:
+    proposals = ask(name, crowd, tiny, 40, count=8)
+    assert [tiny.violations(proposal.architecture) for proposal in proposals] == [[]] * 8
+    assert len(set(hashes(proposals))) == 8
+    assert not set(hashes(proposals)) & crowd.hashes
+    ended = {o.trial for o in (*crowd.finished, *crowd.stopped)}
+    assert all(p.sampler == name and set(p.parents) <= ended for p in proposals)
+
+
+def test_the_first_proposals_need_no_history(name: str, tiny: Space) -> None:
+    assert len(set(hashes(ask(name, History(), tiny, 0, count=5)))) == 5
+
+
+def test_the_same_question_has_the_same_answer(name: str, tiny: Space, crowd: History) -> None:
+    again = History(random.Random(1).sample(crowd.observations, 40))  # as read from a store, in any order
+    assert ask(name, crowd, tiny, 40, count=3) == ask(name, again, tiny, 40, count=3)
+
+
+def test_seed_and_trial_number_change_the_answer(name: str, tiny: Space, crowd: History) -> None:
+    draws = [hashes(ask(name, crowd, tiny, number, seed=seed)) for seed, number in ((5, 40), (6, 40), (5, 41), (5, 42))]
+    assert len({draw[0] for draw in draws}) >= 3  # two may meet by chance, not more
+
+
+def test_asking_for_three_is_asking_three_times(name: str, tiny: Space, crowd: History, observe: Observe) -> None:
+    history = History(crowd.observations)
+    for number in (40, 41, 42):
+        (proposal,) = ask(name, history, tiny, number)
+        history.record(observe(number, proposal.architecture, state=TrialState.RUNNING))
+    assert [o.hash for o in history.observations[-3:]] == hashes(ask(name, crowd, tiny, 40, count=3))
+    assert len(crowd) == 40
+
+
+def test_it_does_not_change_the_history(name: str, tiny: Space, crowd: History) -> None:
+    before = crowd.observations
+    ask(name, crowd, tiny, 40, count=2)
+    assert crowd.observations == before
+
+
+def test_a_small_space_is_exhausted_without_repeats_and_then_said_so(name: str, observe: Observe) -> None:
+    space = catalog.load(NINE)
+    history = History()
+    rng = random.Random(0)
+    while proposals := ask(name, history, space, len(history)):
+        history.record(observe(len(history), proposals[0].architecture, (rng.random(), rng.random())))
+    assert history.hashes == {content_hash(a) for a in space.listing or ()}
+    assert len(history) == 12
+
+
+def test_fewer_are_given_when_fewer_are_left(name: str, observe: Observe) -> None:
+    space = catalog.load(NINE)
+    history = History(observe(n, a) for n, a in enumerate((space.listing or ())[:9]))
+    assert len(ask(name, history, space, 9, count=8)) == 3
+
+
+def test_a_space_without_architectures_says_so(name: str) -> None:
+    space = catalog.load({**NINE, "constraints": {"parameters": {"maximum": 10}}})
+    with pytest.raises(Infeasible):
+        ask(name, History(), space, 0)
+
+
+def test_controls_outside_the_space_do_no_harm(name: str, observe: Observe) -> None:
+    space = catalog.load({**NINE, "depth": [4, 5], "reference": {"depth": 3}})
+    history = History(observe(n, a, (1.0, 900.0), control=c) for n, (c, a) in enumerate(controls(space).items()))
+    for number in range(len(history), 16):
+        (proposal,) = ask(name, history, space, number)
+        assert space.violations(proposal.architecture) == []
+        history.record(observe(number, proposal.architecture, (0.1, 10.0 + number)))
+
+
+STUNNING = Score(values=(1.0, 1e9), directions=("maximize", "maximize"))  # a broken architecture is done at once
+
+
+@pytest.mark.parametrize("state", [TrialState.FAILED, TrialState.RUNNING, TrialState.PAUSED])
+def test_scores_of_trials_that_did_not_end_well_are_never_looked_at(
+    name: str, state: TrialState, tiny: Space, crowd: History
+) -> None:
+    def answer(rung_scores: dict[int, Score]) -> list[Proposal]:
+        changed = [replace(o, rung_scores=rung_scores) if o.state is state else o for o in crowd.observations]
+        return ask(name, History(changed), tiny, 40, count=4)
+
+    assert answer({0: STUNNING, 1: STUNNING}) == answer({})
+
+
+def test_a_stopped_trial_is_not_compared_with_finished_ones(name: str, tiny: Space, crowd: History) -> None:
+    def answer(score: Score) -> list[Proposal]:
+        stopped = [
+            replace(o, rung_scores={0: score}) if o.state is TrialState.STOPPED else o for o in crowd.observations
+        ]
+        return ask(name, History(stopped), tiny, 40, count=4)
+
+    assert len(crowd.finished) >= 12  # enough to learn from full training alone
+    assert answer(STUNNING) == answer(Score(values=(0.0, 1.0), directions=("maximize", "maximize")))
