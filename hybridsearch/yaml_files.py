@@ -44,6 +44,8 @@ class Document:
     def __init__(self, text: str, source: str) -> None:
         self.source = source
         self.lines: dict[KeyPath, int] = {}
+        self.origins: dict[KeyPath, str] = {}
+        """Where values come from that stand in no file, by key."""
         try:
             node = yaml.compose(text, Loader=yaml.SafeLoader)
             data: Any = yaml.safe_load(text) if node is not None else {}
@@ -62,6 +64,15 @@ class Document:
         document.data = dict(data)
         document._index_values(document.data, ())
         return document
+
+    def changed(self, path: KeyPath, data: Mapping[str, Any], origin: str) -> "Document":
+        """A copy holding `data`, which differs at `path`; errors there name `origin`, e.g. an option, and no line."""
+        copy = Document("", self.source)
+        copy.data = dict(data)
+        copy._index_values(copy.data, ())
+        copy.lines |= {place: line for place, line in self.lines.items() if place[: len(path)] != path}
+        copy.origins = {**self.origins, path: origin}
+        return copy
 
     def section(self, key: str) -> "Document":
         """The mapping under a top-level key, with its lines in this file; errors name the same file.
@@ -133,6 +144,9 @@ class Document:
         return f"{self._where(path)}: `{key}`: {text}{more}"
 
     def _where(self, path: KeyPath) -> str:
+        for place, origin in self.origins.items():
+            if place[: len(path)] == path[: len(place)]:
+                return origin
         line = self.line(path)
         return f"{self.source}, line {line}" if line else self.source
 

@@ -1,0 +1,7 @@
+"""`hybridsearch bench`: stub."""
+
+EXAMPLES = ""
+
+
+def bench() -> None:
+    """Bench."""

@@ -1,0 +1,7 @@
+"""`hybridsearch doctor`: stub."""
+
+EXAMPLES = ""
+
+
+def doctor() -> None:
+    """Doctor."""

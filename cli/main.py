@@ -1,0 +1,138 @@
+"""The program `hybridsearch`: its verbs, the options they share, and the end of every error."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hybridsearch import __version__
+from hybridsearch.cli import bench, doctor, export, pareto, resume, search, show, spaces, status, train, ui
+from hybridsearch.cli.session import DEFAULT_ROOT, Session
+from hybridsearch.errors import HybridSearchError
+
+WITH_VALUE = ("--root", "--store", "--tracking")
+FLAGS = ("-v", "--verbose", "-q", "--quiet")
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+"""What typer raises for a wrong command line; where its class lives depends on typer's version."""
+
+app = typer.Typer(
+    name="hybridsearch",
+    rich_markup_mode=None,
+    add_completion=False,
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+app.command("search", epilog=search.EXAMPLES)(search.search)
+app.command("resume", epilog=resume.EXAMPLES)(resume.resume)
+app.command("status", epilog=status.EXAMPLES)(status.status)
+app.command("pareto", epilog=pareto.EXAMPLES)(pareto.pareto)
+app.command("export", epilog=export.EXAMPLES)(export.export)
+app.command("train", epilog=train.EXAMPLES)(train.train)
+app.add_typer(spaces.app, name="spaces")
+app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command("ui", epilog=ui.EXAMPLES)(ui.ui)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        show.line(f"hybridsearch {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog=show.examples("hybridsearch search quickstart", "hybridsearch status", "hybridsearch doctor"))
+def options(
+    context: typer.Context,
+    root: Annotated[
+        Path, typer.Option(envvar="HYBRIDSEARCH_ROOT", help="Folder of the store, of MLflow and of every study.")
+    ] = DEFAULT_ROOT,
+    store: Annotated[
+        str | None, typer.Option(envvar="HYBRIDSEARCH_STORE", help="Database URL; default: a SQLite file in the root.")
+    ] = None,
+    tracking: Annotated[
+        str | None, typer.Option(help="MLflow tracking URI, or `none`; default: a SQLite file in the root.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks of errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Search for hybrid linear/full-attention language models: recall against measured throughput.
+
+    The options below may stand before or after a verb.
+    """
+    context.obj = Session(root=root, store=store, tracking=tracking, verbose=verbose, quiet=quiet)
+
+
+def main() -> None:
+    """Run the command line of this process, and end with its exit code."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line.
+
+    Returns:
+        0; 1 for an unexpected error; 2 for wrong input; 3 when nothing meets the constraints; 130 when interrupted.
+    """
+    shared, rest = hoist(arguments)
+    verbose = "-v" in shared or "--verbose" in shared
+    try:
+        code = app(args=[*shared, *rest], prog_name="hybridsearch", standalone_mode=False)
+        sys.stdout.flush()
+    except UsageError as error:
+        return _usage(error)
+    except HybridSearchError as error:
+        return _explain(str(error), error.exit_code, verbose)
+    except (KeyboardInterrupt, typer.Abort):
+        show.failure("interrupted")
+        return 130
+    except BrokenPipeError:  # the reader, `head` for instance, has enough; Python must not complain when it flushes
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        text = f"unexpected {type(error).__name__}: {error}"
+        return _explain(text if verbose else f"{text}; run again with -v", 1, verbose)
+    return code if isinstance(code, int) else 0
+
+
+def hoist(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The shared options, wherever they stand, and everything else."""
+    shared: list[str] = []
+    rest: list[str] = []
+    left = list(arguments)
+    while left:
+        word = left.pop(0)
+        if word == "--":
+            rest += [word, *left]
+            break
+        if word in WITH_VALUE and left:
+            shared += [word, left.pop(0)]
+        elif word in FLAGS or word.startswith(tuple(f"{option}=" for option in WITH_VALUE)):
+            shared.append(word)
+        else:
+            rest.append(word)
+    return shared, rest
+
+
+def _usage(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        show.note(context.get_help() if context else str(error))
+        return 2
+    text = str(getattr(error, "format_message", lambda: str(error))())
+    where = f"; see `{context.command_path} --help`" if context else ""
+    show.failure(text.rstrip(".") + where)
+    return 2
+
+
+def _explain(text: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    show.failure(text)
+    return code

@@ -1,0 +1,69 @@
+"""What `search` and `resume` share: the executor, the screen, and the summary at the end."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hybridsearch.cli import show
+from hybridsearch.cli.session import Session
+
+if TYPE_CHECKING:
+    from hybridsearch.control.launch import Execute, Outcome
+    from hybridsearch.control.loop import Controller
+    from hybridsearch.settings import SearchSettings, WorkerSettings
+
+INTERRUPTED = 130
+NOTHING_FINISHED = 1
+
+
+def executor(address: str | None, log: Path) -> "Execute":
+    """Ray Tune with real training; Ray's own words go to the file `log`."""
+
+    def execute(controller: "Controller", workers: "WorkerSettings") -> None:
+        from hybridsearch.control import ray_tune
+        from hybridsearch.workers.evaluate import evaluate
+
+        ray_tune.run(controller, evaluate, workers, ray_tune.Cluster(address=address, log=str(log)))
+
+    return execute
+
+
+def machine(settings: "SearchSettings", address: str | None) -> str:
+    """What the result cache knows this machine by; a cluster's machines are not known here."""
+    if address is not None:
+        return ""
+    from hybridsearch.workers import device
+
+    device.use_threads(settings.workers.cpus)  # as in a worker: threads are part of the description
+    return device.describe(device.choose(settings.evaluation.device))
+
+
+def summary(session: Session, outcome: "Outcome") -> int:
+    """The front, and the commands that come next."""
+    from hybridsearch.control.launch import recorded_settings
+    from hybridsearch.trial import TrialState
+
+    with session.open_store() as store:
+        settings = recorded_settings(store.study(outcome.study))
+    stands = outcome.standing
+    rows = show.point_rows(stands.front, settings.objective_list)
+    if rows:
+        show.line(f"front of {outcome.study}: {len(rows)} of {len(stands.points)} finished trials\n")
+        show.listing(rows, show.point_columns(settings.objective_list, marked=False), show.Format.TABLE)
+        show.line()
+        _next_commands(session, outcome.study)
+    if outcome.ending == "interrupted":
+        show.note(f"interrupted; go on with:  hybridsearch resume {outcome.study}{session.options()}")
+        return INTERRUPTED
+    if not stands.points:
+        failed = outcome.counts.get(TrialState.FAILED, 0)
+        command = f"hybridsearch status {outcome.study}{session.options()}"
+        show.failure(f"no trial finished, {failed} failed; `{command}` says why")
+        return NOTHING_FINISHED
+    return 0
+
+
+def _next_commands(session: Session, study: str) -> None:
+    options = session.options()
+    if session.tracking != "none":
+        show.line(f"look at it:     hybridsearch ui{options}    (MLflow, on http://127.0.0.1:5000)")
+    show.line(f"take the knee:  hybridsearch export {study} --pick knee --out best.yaml{options}")

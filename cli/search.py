@@ -1,0 +1,110 @@
+"""`hybridsearch search`: start a search from a preset or a YAML file."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hybridsearch.cli import live, preview, running, session, show
+from hybridsearch.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from hybridsearch.settings import SearchSettings
+    from hybridsearch.yaml_files import Document
+
+EXAMPLES = show.examples(
+    "hybridsearch search quickstart",
+    "hybridsearch search layers --budget 20trials --workers 2",
+    "hybridsearch search my.yaml --budget 2h --study first-try --seed 1",
+    "hybridsearch search quickstart -o sampler=tpe -o evaluation.training.batch=32",
+    "hybridsearch search my.yaml --dry-run",
+    "hybridsearch search layers --address auto",
+)
+
+
+def search(
+    context: typer.Context,
+    config: Annotated[str, typer.Argument(metavar="CONFIG.yaml|PRESET", help="Settings of the search.")],
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Set a value of the settings, by its dotted key."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="20trials|30m|2h|20trials,30m", help="When to end; the first limit counts.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once; default: as many as fit.")] = None,
+    study: Annotated[str | None, typer.Option(metavar="NAME", help="Name in the store; default: the file's.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT|auto", help="A running Ray cluster; default: this machine.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be searched; train nothing.")] = False,
+) -> None:
+    """Search a space for the front of recall against throughput. Ctrl-C once: save and stop; twice: stop at once."""
+    place = session.of(context)
+    given = {"seed": seed, "workers.count": workers, "study": study}
+    settings, space = read(config, option or [], budget, {k: v for k, v in given.items() if v is not None})
+    if dry_run:
+        preview.show_plan(settings, space)
+        return
+    settings = named(place, settings, config)
+    raise typer.Exit(_run(place, settings, space, address))
+
+
+def _run(place: session.Session, settings: "SearchSettings", space: "Document", address: str | None) -> int:
+    from hybridsearch.control import launch
+
+    places = place.places()
+    plan = launch.plan(settings, space, places)
+    name = str(settings.study)
+    with live.view(name, settings, quiet=place.quiet) as view:
+        execute = running.executor(address, places.study(name) / "ray.log")
+        outcome = launch.start(plan, execute, view, machine=running.machine(settings, address))
+    return running.summary(place, outcome)
+
+
+def read(
+    config: str, options: list[str], budget: str | None, given: dict[str, object]
+) -> "tuple[SearchSettings, Document]":
+    """The settings with the command line's changes, and their space as written.
+
+    Raises:
+        InvalidFile: the file or a change breaks the schema; the text names the line or the option.
+        InvalidSetting: no such preset, or an option that is no `key=value`.
+    """
+    from hybridsearch.control.budget import parse
+    from hybridsearch.search_spaces import catalog, searches
+    from hybridsearch.settings import SearchSettings, override
+    from hybridsearch.yaml_files import parse_value
+
+    document = searches.read(config)
+    for option in options:
+        key, equals, text = option.partition("=")
+        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+            raise InvalidSetting(f"option `-o {option}` is not understood; write `-o key=value`, e.g. `-o seed=1`")
+        data = override(document.data, key, parse_value(text))
+        document = document.changed(tuple(key.split(".")), data, f"option `-o {option}`")
+    if budget is not None:
+        limits = parse(budget).model_dump(exclude_none=True)
+        document = document.changed(("budget",), {**document.data, "budget": limits}, f"option `--budget {budget}`")
+    for key, value in given.items():
+        flag = key.partition(".")[0]
+        data = override(document.data, key, value)
+        document = document.changed(tuple(key.split(".")), data, f"option `--{flag} {value}`")
+    settings = document.validate(SearchSettings)
+    if isinstance(settings.space, dict):
+        return settings, document.section("space")
+    return settings, catalog.document(settings.space, Path(document.source).parent)
+
+
+def named(place: session.Session, settings: "SearchSettings", config: str) -> "SearchSettings":
+    """The settings with a study name that is free: a given one as it is, else one made from the file's name."""
+    if settings.study is not None:
+        return settings
+    from hybridsearch.control.launch import free_name
+    from hybridsearch.db.store import Store
+
+    stem = re.sub(r"[^A-Za-z0-9_.-]+", "-", Path(config).stem).strip("-._")[:56] or "study"
+    with Store.open(place.places().store) as store:
+        return settings.model_copy(update={"study": free_name(store, stem)})

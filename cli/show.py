@@ -1,0 +1,195 @@
+"""What is printed, once: listings as table, JSON or CSV on standard output; errors and notes on standard error."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from hybridsearch.objectives import Objective
+    from hybridsearch.reporting.points import Point
+
+WIDE = 240
+"""Columns where nobody looks at a terminal: nothing is wrapped or cut."""
+
+Row = Mapping[str, Any]
+
+
+class Format(StrEnum):
+    """How a listing is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; json and csv have every column.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table."""
+
+    key: str
+    title: str
+    text: Callable[[Any], str] = str
+    right: bool = False
+
+
+def console(*, error: bool = False) -> "Console":
+    """Standard output or standard error; wide unless it is a terminal. NO_COLOR is honoured."""
+    from rich.console import Console
+
+    stream = sys.stderr if error else sys.stdout
+    width = None if stream.isatty() else WIDE
+    return Console(stderr=error, width=width, highlight=False, emoji=False, markup=False)
+
+
+def note(text: str) -> None:
+    """A line on standard error."""
+    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints notes
+
+
+def line(text: str = "") -> None:
+    """A line on standard output."""
+    print(text, flush=True)  # noqa: T201 - the one place that prints results
+
+
+def piece(text: str) -> None:
+    """Text on standard output at once, its line not ended."""
+    print(text, end="", flush=True)  # noqa: T201 - as above
+
+
+def failure(text: str) -> None:
+    """An error as exactly one line on standard error."""
+    note("error: " + " ".join(text.split()))
+
+
+def examples(*commands: str) -> str:
+    """The end of a verb's help."""
+    return "\b\nExamples:\n" + "\n".join(f"  {command}" for command in commands)
+
+
+def as_json(value: Any) -> None:
+    """A value as JSON on standard output."""
+    line(json.dumps(value, indent=2, default=str))
+
+
+def listing(rows: Sequence[Row], columns: Sequence[Column], form: Format, *, empty: str = "") -> None:
+    """Print rows; as a table only `columns`, as JSON or CSV everything."""
+    if form is Format.JSON:
+        as_json(list(rows))
+    elif form is Format.CSV:
+        keys = list(dict.fromkeys(key for row in rows for key in row)) or [column.key for column in columns]
+        writer = csv.DictWriter(sys.stdout, keys, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        sys.stdout.flush()
+    elif rows:
+        console().print(table(rows, columns))
+    elif empty:
+        line(empty)
+
+
+def table(rows: Sequence[Row], columns: Sequence[Column]) -> "Table":
+    """Rows as a table without frame."""
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        drawn.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+    for row in rows:
+        style = "magenta" if row.get("control") else ""
+        drawn.add_row(*(_cell(row, column) for column in columns), style=style)
+    return drawn
+
+
+def pairs(rows: Sequence[tuple[str, str]]) -> None:
+    """Names and values below each other."""
+    from rich.table import Table
+
+    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    drawn.add_column(style="bold", no_wrap=True)
+    drawn.add_column(overflow="fold")
+    for name, value in rows:
+        drawn.add_row(name, value)
+    console().print(drawn)
+
+
+def _cell(row: Row, column: Column) -> str:
+    value = row.get(column.key)
+    return "" if value is None else column.text(value)
+
+
+# points of a study
+
+
+def point_rows(points: Sequence["Point"], objectives: Sequence["Objective"]) -> list[dict[str, Any]]:
+    """Finished trials as rows, best first objective first; every metric with its range."""
+    first = objectives[0]
+    sign = -1.0 if first.direction == "maximize" else 1.0
+    ordered = sorted(points, key=lambda p: (sign * p.metrics[first.name].value, p.trial))
+    return [_point_row(point, [objective.name for objective in objectives]) for point in ordered]
+
+
+def _point_row(point: "Point", objectives: Sequence[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "trial": point.trial,
+        "name": point.name,
+        "control": point.control,
+        "on_front": point.on_front,
+        "feasible": point.feasible,
+        "parameters": point.parameters,
+        "state_bytes": point.state_bytes,
+        "flops_per_token": point.flops_per_token,
+        "hash": point.hash,
+    }
+    names = [*objectives, *sorted(set(point.metrics) - set(objectives))]
+    for name in names:
+        spread = point.metrics[name]
+        row[name] = spread.value
+        if spread.count > 1:
+            row |= {f"{name}.low": spread.low, f"{name}.high": spread.high}
+    return row
+
+
+def point_columns(objectives: Sequence["Objective"], *, marked: bool) -> list[Column]:
+    """The columns of a table of points; `marked` tells members of the front from others."""
+    columns = [Column("trial", "trial", lambda number: f"#{number}", right=True)]
+    if marked:
+        columns.append(Column("on_front", "front", lambda yes: "front" if yes else ""))
+    columns += [Column(o.name, *_heading(o), right=True) for o in objectives]
+    return [
+        *columns,
+        Column("parameters", "parameters", number, right=True),
+        Column("state_bytes", "state bytes", number, right=True),
+        Column("name", "architecture"),
+        Column("control", "control"),
+    ]
+
+
+def _heading(objective: "Objective") -> tuple[str, Callable[[Any], str]]:
+    if objective.unit.startswith("fraction"):
+        return objective.name, lambda value: f"{value:.3f}"
+    if objective.unit == "tokens/s":
+        return objective.name.replace("_tokens_per_second", " tokens/s"), number
+    return objective.name.replace("_", " "), number
+
+
+def number(value: float) -> str:
+    """Thousands apart, four digits where they carry meaning."""
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `1:02:03`."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

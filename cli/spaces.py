@@ -1,0 +1,85 @@
+"""`hybridsearch spaces`: the search spaces that come with the program, and the user's own."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from hybridsearch.cli import preview, show
+from hybridsearch.cli.show import Column, Format, FormatOption
+
+app = typer.Typer(
+    help="Search spaces: list the presets, show or check one, draw architectures from it.",
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    epilog=show.examples("hybridsearch spaces list", "hybridsearch spaces show tiny"),
+)
+SpaceArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A preset, or a file.")]
+
+
+@app.command("list", epilog=show.examples("hybridsearch spaces list", "hybridsearch spaces list --format json"))
+def list_spaces(form: FormatOption = Format.TABLE) -> None:
+    """List the spaces, and the ready-made searches over them."""
+    from hybridsearch.search_spaces import catalog, searches
+
+    over: dict[str, list[str]] = {}
+    for name in searches.searches():
+        over.setdefault(str(searches.read(name).data["space"]), []).append(name)
+    rows = [
+        {"space": name, "searches": ", ".join(over.get(name, [])), "description": description}
+        for name, description in catalog.presets().items()
+    ]
+    columns = [Column("space", "space"), Column("searches", "search"), Column("description", "description")]
+    show.listing(rows, columns, form)
+
+
+@app.command("show", epilog=show.examples("hybridsearch spaces show layers", "hybridsearch spaces show my-space.yaml"))
+def show_space(space: SpaceArgument, form: FormatOption = Format.TABLE) -> None:
+    """Show what a space holds: its size, mixers, rules, constraints and controls."""
+    from hybridsearch.search_spaces import catalog
+    from hybridsearch.search_spaces.describe import describe
+
+    rows = describe(catalog.load(space))
+    if form is Format.TABLE:
+        show.pairs(rows)
+    elif form is Format.JSON:
+        show.as_json(dict(rows))
+    else:
+        show.listing([{"property": name, "value": value} for name, value in rows], [], form)
+
+
+@app.command("check", epilog=show.examples("hybridsearch spaces check my-space.yaml"))
+def check(space: SpaceArgument) -> None:
+    """Check a space: its grammar, and that something in it meets its constraints (else exit code 3)."""
+    from hybridsearch.search_spaces import catalog, size
+    from hybridsearch.search_spaces.controls import controls
+
+    loaded = catalog.load(space)
+    preview.samples(loaded, 0, 1)
+    compared = controls(loaded)
+    found = size.count(loaded)
+    bound = "" if found.exact else "at most "
+    show.line(f"{space}: good, {bound}{found.architectures:,} architectures, controls {', '.join(compared)}")
+
+
+@app.command(
+    "sample",
+    epilog=show.examples("hybridsearch spaces sample tiny", "hybridsearch spaces sample full --count 100 -f json"),
+)
+def sample(
+    space: SpaceArgument,
+    count: Annotated[int, typer.Option(min=1, help="How many.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Equal seeds draw equal architectures.")] = 0,
+    at: Annotated[int, typer.Option("--context", min=1, help="Tokens at which state bytes are counted.")] = 4096,
+    form: FormatOption = Format.TABLE,
+) -> None:
+    """Draw architectures of a space at random, with what can be counted of them."""
+    from hybridsearch.search_spaces import catalog
+    from hybridsearch.spec.canonical import canonical_json
+
+    drawn = preview.samples(catalog.load(space), seed, count)
+    rows = preview.architecture_rows(drawn, at, control=False)
+    if form is Format.JSON:
+        described = [json.loads(canonical_json(architecture)) for architecture in drawn.values()]
+        rows = [{**row, "architecture": text} for row, text in zip(rows, described, strict=True)]
+    show.listing(rows, preview.ARCHITECTURE_COLUMNS, form)
