@@ -24,9 +24,12 @@ SHORT_KINDS = {
     "head_split": "split",
 }
 
+SAME_AS = {"kv_heads": "heads", "value_heads": "heads", "value_head_dim": "head_dim"}
+"""Fields that may be left out, and the field whose value they then take."""
+
 
 def canonical_json(architecture: Architecture) -> str:
-    """Compact JSON with sorted keys, every default written out, and head-split branches in sorted order."""
+    """Compact JSON: sorted keys, every default written out, sizes that follow from others as null, branches sorted."""
     return _compact(_canonical(architecture.model_dump(mode="json")))
 
 
@@ -86,6 +89,9 @@ def _heads(mixer: Any) -> int:
 def _canonical(value: Any) -> Any:
     if isinstance(value, dict):
         inner = {key: _canonical(item) for key, item in value.items()}
+        for field, meaning in SAME_AS.items():
+            if inner.get(field) is not None and inner[field] == inner.get(meaning):
+                inner[field] = None
         if inner.get("kind") == "head_split":
             inner["branches"] = sorted(inner["branches"], key=_compact)
         return inner
