@@ -186,21 +186,25 @@ def test_writers_at_once_leave_no_gap_and_no_repeat(
     assert [trial.number for trial in store.trials("recall")] == list(range(32))
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 def test_a_forked_process_gets_connections_of_its_own(
     store: Store, study: StudyRecord, candidate: Callable[..., Candidate]
 ) -> None:
     store.claim("recall")
+    with store._transactions.read() as connection:
+        parents = connection.connection.dbapi_connection
     read, write = os.pipe()
     child = os.fork()
     if child == 0:  # nothing of pytest may run here
         try:
             store.create_study("child", "{}", seed=1, space_json="{}", versions={})
-            os.write(write, b"written")
+            with store._transactions.read() as connection:
+                os.write(write, b"shared" if connection.connection.dbapi_connection is parents else b"own")
         finally:
             os._exit(0)
     os.close(write)
     with os.fdopen(read, "rb") as pipe:
-        assert pipe.read() == b"written"
+        assert pipe.read() == b"own"
     os.waitpid(child, 0)
     store.add_trial("recall", candidate(), sampler="random", seed=1)
     assert [found.name for found in store.studies()] == ["recall", "child"]
