@@ -103,7 +103,8 @@ class Job:
     evaluation: str
     """`settings.EvaluationSettings` as JSON."""
     folder: str
-    """The trial's own folder: its checkpoints, and nothing of another trial. Its parent is the study's folder."""
+    """The trial's own folder: its checkpoints, and nothing of another trial. A file `drain` two folders up
+    (in the study's) asks the worker to put down its work."""
     timeout_seconds: float = 3600.0
     """Longest time from one report to the next."""
 

@@ -1,0 +1,205 @@
+"""The short training run: one architecture, all learning rates and seeds, from rung to rung.
+
+A rung is scored when every replicate has reached it. The learning rate with the best mean recall counts (ties: lower
+loss), and its seeds are the replicates of the report. Nothing here knows a trial, a folder or a report.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hybridsearch.errors import FailureReason, TrialFailure, TrialPaused
+from hybridsearch.models.language_model import LanguageModel
+from hybridsearch.training import exclusive, scoring
+from hybridsearch.training.replicate import Plan, Replicate, autocast
+from hybridsearch.trial import Fidelity
+
+STEPS_IN_A_ROW = 4
+"""Steps between two looks at the turnstile: a measurer waits at most so long."""
+STEPS_UNCHECKED = 50
+"""Steps between two looks at the loss, each of which waits for the device."""
+SECONDS_UNSAVED = 15.0
+"""Work that a lost worker may lose, about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All replicates at one moment."""
+
+    tensors: Mapping[str, Tensor]
+    """Weights and optimiser state, `<replicate>/<kind>/<parameter>`."""
+    steps: tuple[int, ...]
+    """Steps done, by replicate."""
+    lost: tuple[str, ...]
+    """Why a replicate is out of the race, or empty, by replicate."""
+
+
+class Keeper(Protocol):
+    """Where snapshots live."""
+
+    def load(self) -> Snapshot | None:
+        """The latest snapshot of this very run, or none."""
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Replace the latest snapshot; after a crash either the old or the new one is there, whole."""
+
+
+class Forgetful:
+    """A keeper for runs that are never resumed."""
+
+    def load(self) -> Snapshot | None:
+        """None."""
+        return None
+
+    def save(self, snapshot: Snapshot) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """What a rung gave."""
+
+    fidelity: Fidelity
+    metrics: Mapping[str, float]
+    """Means over the seeds of the chosen learning rate, and `learning_rate`."""
+    replicates: Mapping[str, tuple[float, ...]]
+    """The same by seed."""
+    model: LanguageModel
+    """First seed of the chosen learning rate; training goes on with it."""
+    peak_bytes: int
+    """Peak memory of the device so far; 0 on a CPU."""
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What a run needs from outside: the slot it shares, where it is kept, who may end it, and a clock."""
+
+    slot: exclusive.Slot
+    keeper: Keeper = field(default_factory=Forgetful)
+    look: Callable[[], None] = exclusive.nothing
+    """Called every few steps; raises to end the run. Before a `TrialPaused` goes on, the run is saved."""
+    clock: Callable[[], float] = time.monotonic
+
+
+def train(plan: Plan, rungs: Sequence[Fidelity], around: Surroundings) -> Iterator[Reached]:
+    """Train to each of `rungs` in turn, going on from the keeper's snapshot if there is one.
+
+    The slot is left while the caller works on a rung, so that it may measure.
+
+    Raises:
+        TrialFailure: the loss of every learning rate is no longer a number.
+        TrialPaused: the look around asked for it; the keeper has all work done so far.
+    """
+    run = _Run(plan, around)
+    run.resume(rungs[0])
+    for fidelity in rungs:
+        with exclusive.training(around.slot):
+            run.advance_all(fidelity.steps)
+            run.save()
+            reached = run.scored(fidelity)
+        yield reached
+
+
+class _Run:
+    def __init__(self, plan: Plan, around: Surroundings) -> None:
+        self._plan, self._around = plan, around
+        self._sets = scoring.test_sets(plan.evaluation.task, plan.device)
+        self._saved = around.clock()
+        if plan.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(plan.device)
+        self._start()
+
+    def _start(self) -> None:
+        settings = self._plan.evaluation.training
+        self._replicates = [
+            Replicate(self._plan, rate, index) for rate in settings.learning_rates for index in range(settings.seeds)
+        ]
+
+    def resume(self, first: Fidelity) -> None:
+        """Go on from the latest snapshot, unless it is already past the first rung that is asked for."""
+        snapshot = self._around.keeper.load()
+        if snapshot is None or len(snapshot.steps) != len(self._replicates) or max(snapshot.steps) > first.steps:
+            return
+        for number, replicate in enumerate(self._replicates):
+            prefix = f"{number}/"
+            own = {name.removeprefix(prefix): t for name, t in snapshot.tensors.items() if name.startswith(prefix)}
+            replicate.restore(own, snapshot.steps[number])
+            replicate.lost = snapshot.lost[number]
+
+    def save(self) -> None:
+        tensors = {
+            f"{number}/{name}": tensor
+            for number, replicate in enumerate(self._replicates)
+            for name, tensor in replicate.tensors().items()
+        }
+        steps = tuple(replicate.step for replicate in self._replicates)
+        self._around.keeper.save(Snapshot(tensors, steps, tuple(replicate.lost for replicate in self._replicates)))
+        self._saved = self._around.clock()
+
+    def advance_all(self, steps: int) -> None:
+        for replicate in self._replicates:
+            while replicate.step < steps and not replicate.lost:
+                loss = replicate.advance()
+                if replicate.step % STEPS_UNCHECKED == 0 or replicate.step == steps:
+                    _check(replicate, float(loss))
+                if replicate.step % STEPS_IN_A_ROW == 0:
+                    self._look_around()
+        if all(replicate.lost for replicate in self._replicates):
+            raise TrialFailure(FailureReason.NOT_A_NUMBER, self._replicates[0].lost)
+
+    def _look_around(self) -> None:
+        self._around.slot.pass_turnstile()
+        try:
+            self._around.look()
+        except TrialPaused:
+            self.save()
+            raise
+        if self._around.clock() - self._saved > SECONDS_UNSAVED:
+            self.save()
+
+    def scored(self, fidelity: Fidelity) -> Reached:
+        """Score all replicates and choose the learning rate; one with a lost seed is no choice."""
+        scores = {replicate: self._score(replicate) for replicate in self._replicates if not replicate.lost}
+        by_rate = groupby(self._replicates, key=lambda replicate: replicate.learning_rate)
+        teams = [team for team in (list(members) for _, members in by_rate) if not any(r.lost for r in team)]
+        if not teams:
+            raise TrialFailure(FailureReason.NOT_A_NUMBER, next(r.lost for r in self._replicates if r.lost))
+        best = max(teams, key=lambda team: _standing([scores[replicate] for replicate in team]))
+        replicates = {name: tuple(scores[replicate][name] for replicate in best) for name in scores[best[0]]}
+        metrics = {name: math.fsum(values) / len(values) for name, values in replicates.items()}
+        return Reached(
+            fidelity=fidelity,
+            metrics={**metrics, "learning_rate": best[0].learning_rate},
+            replicates=replicates,
+            model=best[0].model,
+            peak_bytes=_peak_bytes(self._plan.device),
+        )
+
+    def _score(self, replicate: Replicate) -> dict[str, float]:
+        replicate.model.eval()
+        with autocast(self._plan):
+            metrics = scoring.score(replicate.model, self._sets)
+        replicate.model.train()
+        _check(replicate, metrics["answer_loss"])
+        return metrics
+
+
+def _standing(scores: Sequence[Mapping[str, float]]) -> tuple[float, float]:
+    """Mean recall, then mean loss turned round: larger is better."""
+    count = len(scores)
+    return sum(s["recall"] for s in scores) / count, -sum(s["answer_loss"] for s in scores) / count
+
+
+def _check(replicate: Replicate, loss: float) -> None:
+    if not math.isfinite(loss):
+        replicate.lost = f"loss was {loss} by step {replicate.step} at learning rate {replicate.learning_rate:g}"
+
+
+def _peak_bytes(device: torch.device) -> int:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
