@@ -1,12 +1,15 @@
 """What every test shares: one thread for torch, no leftovers of MLflow or Ray in the environment."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+# Triton reads this at its first import; without a GPU its kernels are run by its interpreter (tests/kernels/conftest.py).
+os.environ.setdefault("TRITON_INTERPRET", "0" if Path("/dev/nvidiactl").exists() else "1")
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,258 @@
+# mypy: ignore-errors
+# (Triton's language is not Python's types: a jitted function sees pointers and tiles.)
+"""Triton kernels of the gated delta rule's backward pass; axes, padding and formulas as in `triton_forward`.
+
+dV = A^T (P^T dO + beta exp(gl - gc) K dS') and dS = exp(gl) dS' + (scale exp(gc) Q)^T dO - (exp(gc) K)^T dV run over the chunks from the last to the first; then every chunk alone finds
+dq, dk, dg and dbeta from dO E^T, dV E^T, dO S^T, dV S^T and E dS'^T: neither A nor Q K^T nor K K^T is needed again.
+A transposed product is computed from its operands (E dO^T for (dO E^T)^T): a transposed accumulator as the left operand
+of a product is miscompiled on Hopper before Triton 3.7.1.
+"""
+
+import triton
+import triton.language as tl
+
+from hybridsearch.kernels.gated_delta.triton_forward import RUN_TIME
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def values_backward_kernel(
+    q,
+    k,
+    inverse,
+    scores,
+    gates,
+    d_output,
+    d_ends,
+    d_values,
+    d_afters,
+    d_initial,
+    scale,
+    tokens,
+    heads,
+    value_heads,
+    chunks,
+    segments,
+    span,
+    plane,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    GATED: tl.constexpr,
+    ENDED: tl.constexpr,
+    ALONE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A segment of one head, BV value columns, from its last chunk to its first. Grid: X G (V / BV).
+
+    Stores dv and the gradient of the state after each chunk. ALONE, it starts from zero and stores only what it
+    adds to the gradient of the state before the segment, where the segment before ends; grid: X (G - 1) (V / BV).
+    """
+    TILES: tl.constexpr = V // BV
+    tile = tl.program_id(0) % TILES
+    x_segment = tl.program_id(0) // TILES
+    if ALONE:
+        segment = x_segment % (segments - 1) + 1
+        x = x_segment // (segments - 1)
+    else:
+        segment = x_segment % segments
+        x = x_segment // segments
+    batch = x // value_heads
+    value_head = x % value_heads
+    head = value_head // (value_heads // heads)
+    kind = q.dtype.element_ty
+
+    rows = tl.arange(0, C)
+    key_columns = tl.arange(0, K)
+    value_columns = tile * BV + tl.arange(0, BV)
+    begin = segment * span
+    end = tl.minimum(begin + span, chunks)
+    first = batch.to(tl.int64) * tokens + (end - 1) * C
+    key_offsets = rows[:, None] * (heads * K) + key_columns[None, :]
+    value_offsets = rows[:, None] * (value_heads * V) + value_columns[None, :]
+    square_offsets = rows[:, None] * C + rows[None, :]
+    state_offsets = value_columns[:, None] * K + key_columns[None, :]
+    q += (first * heads + head) * K
+    k += (first * heads + head) * K
+    d_output += (first * value_heads + value_head) * V
+    d_values += (first * value_heads + value_head) * V
+    padded = x.to(tl.int64) * chunks * C + (end - 1) * C
+    inverse += padded * C
+    scores += padded * C
+    d_afters += (x.to(tl.int64) * chunks + end - 1) * (K * V)
+    gates += padded + 2 * plane.to(tl.int64)
+
+    place = x.to(tl.int64) * segments + segment
+    if ENDED and not ALONE:
+        d_state_t = tl.load(d_ends + place * (K * V) + state_offsets)
+    else:
+        d_state_t = tl.zeros((BV, K), tl.float32)
+    if GATED:
+        whole_decay = tl.load(gates + (C - 1))
+    for i in range(end - begin):
+        n = end - 1 - i
+        inside = rows < tokens - n * C
+        keys = tl.load(k + key_offsets, mask=inside[:, None], other=0.0)
+        queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
+        d_out_t = tl.trans(tl.load(d_output + value_offsets, mask=inside[:, None], other=0.0))
+        solve = tl.load(inverse + square_offsets)
+        weights = tl.load(scores + square_offsets)
+        kept = tl.load(gates + plane + rows)[None, :]
+        d_low_t = d_state_t.to(kind)
+        if not ALONE:
+            tl.store(d_afters + state_offsets, d_low_t)
+        d_error_t = kept * tl.dot(d_low_t, tl.trans(keys), input_precision=PRECISION)
+        d_error_t = tl.dot(d_out_t, weights, d_error_t, input_precision=PRECISION)
+        d_value_t = tl.dot(d_error_t.to(kind), solve, input_precision=PRECISION)
+        if not ALONE:
+            tl.store(d_values + value_offsets, tl.trans(d_value_t.to(kind)), mask=inside[:, None])
+        d_read_t = d_out_t.to(tl.float32) * scale
+        if GATED:
+            grown = tl.load(gates + rows)[None, :]
+            d_value_t *= grown
+            d_read_t *= grown
+            d_state_t *= whole_decay
+            whole_decay = tl.load(gates - 1, mask=n > begin, other=0.0)
+        d_state_t = tl.dot((-d_value_t).to(kind), keys, d_state_t, input_precision=PRECISION)
+        d_state_t = tl.dot(d_read_t.to(kind), queries, d_state_t, input_precision=PRECISION)
+        q -= C * heads * K
+        k -= C * heads * K
+        d_output -= C * value_heads * V
+        d_values -= C * value_heads * V
+        inverse -= C * C
+        scores -= C * C
+        gates -= C
+        d_afters -= K * V
+    if ALONE:
+        tl.store(d_ends + (place - 1) * (K * V) + state_offsets, d_state_t)
+    else:
+        if segment == 0:
+            d_initial += x.to(tl.int64) * (K * V)
+            tl.store(d_initial + value_columns[:, None] + key_columns[None, :] * V, d_state_t)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def inputs_backward_kernel(
+    q,
+    k,
+    gates,
+    d_output,
+    d_values,
+    errors,
+    befores,
+    d_afters,
+    d_q,
+    d_k,
+    d_g,
+    d_beta,
+    scale,
+    tokens,
+    heads,
+    value_heads,
+    chunks,
+    plane,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    C: tl.constexpr,
+    GATED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One chunk of one head: dq and dk (a value head's share), dg and dbeta, BK key columns at a time. Grid: X N."""
+    n = tl.program_id(0) % chunks
+    x = tl.program_id(0) // chunks
+    batch = x // value_heads
+    value_head = x % value_heads
+    head = value_head // (value_heads // heads)
+    kind = q.dtype.element_ty
+
+    rows = tl.arange(0, C)
+    columns = tl.arange(0, BK)
+    value_columns = tl.arange(0, V)
+    inside = rows < tokens - n * C
+    first = batch.to(tl.int64) * tokens + n * C
+    value_offsets = rows[:, None] * (value_heads * V) + value_columns[None, :]
+    padded = x.to(tl.int64) * chunks * C + n * C
+    d_output += (first * value_heads + value_head) * V
+    d_values += (first * value_heads + value_head) * V
+
+    d_out = tl.load(d_output + value_offsets, mask=inside[:, None], other=0.0)
+    error_t = tl.load(errors + padded * V + value_columns[:, None] * C + rows[None, :])
+    d_value = tl.load(d_values + value_offsets, mask=inside[:, None], other=0.0)
+    gates += padded + rows
+    strength = tl.load(gates + plane)
+    d_scores = tl.dot(d_out, error_t, input_precision=PRECISION) * (scale * strength[None, :])
+    d_scores_t = tl.dot(tl.trans(error_t), tl.trans(d_out), input_precision=PRECISION) * scale
+    d_system = -tl.dot(d_value, error_t, input_precision=PRECISION) * strength[None, :]
+    d_system_t = -tl.dot(tl.trans(error_t), tl.trans(d_value), input_precision=PRECISION)
+    if GATED:
+        sums = tl.load(gates)
+        last_sum = tl.sum(tl.where(rows == C - 1, sums, 0.0), 0)
+        within = tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
+        d_scores *= within
+        d_system *= within
+        within = tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0))
+        d_scores_t *= within
+        d_system_t *= within
+        grown = tl.exp2(sums)[:, None]
+        kept = tl.exp2(last_sum - sums)[:, None]
+    d_scores = tl.where(rows[:, None] >= rows[None, :], d_scores, 0.0).to(kind)
+    d_scores_t = tl.where(rows[:, None] <= rows[None, :], d_scores_t, 0.0).to(kind)
+    d_system = tl.where(rows[:, None] > rows[None, :], d_system, 0.0).to(kind)
+    d_system_t = tl.where(rows[:, None] < rows[None, :], d_system_t, 0.0).to(kind)
+
+    key_offsets = rows[:, None] * (heads * K) + columns[None, :]
+    share_offsets = rows[:, None] * (value_heads * K) + columns[None, :]
+    state_offsets = value_columns[:, None] * K + columns[None, :]
+    q += (first * heads + head) * K
+    k += (first * heads + head) * K
+    d_q += (first * value_heads + value_head) * K
+    d_k += (first * value_heads + value_head) * K
+    befores += (x.to(tl.int64) * chunks + n) * (K * V)
+    d_afters += (x.to(tl.int64) * chunks + n) * (K * V)
+    d_sums = tl.zeros((C,), tl.float32)
+    d_strength = tl.zeros((C,), tl.float32)
+    at_end = tl.zeros((C,), tl.float32)
+    d_state = tl.zeros((V,), tl.float32)
+    for _ in range(K // BK):
+        keys = tl.load(k + key_offsets, mask=inside[:, None], other=0.0)
+        queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
+        d_after_t = tl.load(d_afters + state_offsets)
+        before_t = tl.load(befores + state_offsets)
+        exact = keys.to(tl.float32)
+
+        column = tl.dot(tl.trans(error_t), d_after_t, input_precision=PRECISION)
+        if GATED:
+            column *= kept
+            at_end += tl.sum(exact * column, 1)
+            d_state += tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 1)
+        column = tl.dot(d_scores_t, queries, column, input_precision=PRECISION)
+        column = tl.dot(d_system_t, keys, column, input_precision=PRECISION)
+        d_strength += tl.sum(exact * column, 1)
+        row = -tl.dot(d_value, before_t, input_precision=PRECISION)
+        if GATED:
+            row *= grown
+        row = tl.dot(d_system, keys, row, input_precision=PRECISION)
+        column *= strength[:, None]
+        tl.store(d_k + share_offsets, (row + column).to(kind), mask=inside[:, None])
+        d_query = scale * tl.dot(d_out, before_t, input_precision=PRECISION)
+        if GATED:
+            d_query *= grown
+            d_sums += tl.sum(exact * (row - column), 1)
+        d_query = tl.dot(d_scores, keys, d_query, input_precision=PRECISION)
+        tl.store(d_q + share_offsets, d_query.to(kind), mask=inside[:, None])
+        if GATED:
+            d_sums += tl.sum(queries.to(tl.float32) * d_query, 1)
+        k += BK
+        q += BK
+        d_q += BK
+        d_k += BK
+        befores += BK
+        d_afters += BK
+
+    gate_offsets = first * value_heads + value_head + rows * value_heads
+    tl.store(d_beta + gate_offsets, d_strength.to(d_beta.dtype.element_ty), mask=inside)
+    if GATED:
+        at_end = tl.sum(at_end * strength, 0) + tl.exp2(last_sum) * tl.sum(d_state, 0)
+        d_sums = tl.where(rows == C - 1, d_sums + at_end, d_sums)
+        tl.store(d_g + gate_offsets, tl.cumsum(d_sums, 0, reverse=True).to(d_g.dtype.element_ty), mask=inside)

@@ -1,0 +1,343 @@
+# mypy: ignore-errors
+# (Triton's language is not Python's types: a jitted function sees pointers and tiles.)
+"""Triton kernels of the gated delta rule's forward pass.
+
+In a chunk, with gc, gl and M as in `chunked`: the errors E = A (V - exp(gc) K S), A = (I + L)^-1, L = strict_lower(K K^T
+M) diag(beta), are what the state got wrong; O = scale exp(gc) Q S + P E, P = scale tril(Q K^T M) diag(beta), and
+S' = exp(gl) S + K^T (exp(gl - gc) beta E). (`chunked` solves for U = beta E; with E, beta's gradient needs no division.)
+
+Axes: B batch, T tokens, H heads of q and k, HV heads of v and of the state, X = B HV, N chunks of C tokens, G segments
+of `span` chunks each. Tensors between the kernels are padded to whole chunks: float32 `gates` [4, X, N C] are the sum of
+log2 decays (gc), beta, exp(gc) and beta exp(gl - gc); A and P are [X, N, C, C], errors [X, N, V, C], states [X, N, V, K].
+States, errors and reads are worked on transposed, value columns as rows (names in `_t`): so each product's result is the
+next one's left operand and stays in registers.
+Head counts and lengths are run-time numbers and not specialised, so that no architecture compiles anything anew.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LOWEST_LOG_DECAY = tl.constexpr(-100.0)
+"""As in `chunked`: a log decay below this counts as this."""
+
+RUN_TIME = ["tokens", "heads", "value_heads", "chunks", "segments", "span", "plane"]
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def prepare_kernel(
+    q,
+    k,
+    g,
+    beta,
+    inverse,
+    scores,
+    gates,
+    scale,
+    tokens,
+    heads,
+    value_heads,
+    chunks,
+    plane,
+    K: tl.constexpr,
+    C: tl.constexpr,
+    GATED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One chunk of one head: `gates`, P and A. Grid: X N; `plane` is X N C.
+
+    Diagonal blocks of 16 are inverted by elimination, exact for any keys (a Neumann series over 64 tokens meets powers
+    near 1e18 when keys repeat); with R = D^-1 (blocks below the diagonal), nilpotent of order 4, they are joined by
+    (I + R)^-1 = (I - R)(I + R^2).
+    """
+    n = tl.program_id(0) % chunks
+    x = tl.program_id(0) // chunks
+    batch = x // value_heads
+    value_head = x % value_heads
+    head = value_head // (value_heads // heads)
+    rows = tl.arange(0, C)
+    inside = rows < tokens - n * C
+    first = batch.to(tl.int64) * tokens + n * C
+    gate_offsets = first * value_heads + value_head + rows * value_heads
+    key_offsets = (first * heads + head) * K + rows[:, None] * (heads * K) + tl.arange(0, K)[None, :]
+    padded = x.to(tl.int64) * chunks * C + n * C
+    square_offsets = padded * C + rows[:, None] * C + rows[None, :]
+
+    keys = tl.load(k + key_offsets, mask=inside[:, None], other=0.0)
+    queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
+    strength = tl.load(beta + gate_offsets, mask=inside, other=0.0).to(tl.float32)
+    reads = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+    system = tl.dot(keys, tl.trans(keys), input_precision=PRECISION)
+    factors = tl.broadcast_to(strength[None, :], (C, C))
+    kept = strength
+    gates += padded + rows
+    tl.store(gates + plane, strength)
+    if GATED:
+        log_decay = tl.load(g + gate_offsets, mask=inside, other=0.0).to(tl.float32)
+        log_decay = tl.maximum(log_decay, LOWEST_LOG_DECAY) * LOG2E
+        sums = tl.cumsum(log_decay, 0)
+        factors *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
+        kept *= tl.exp2(tl.sum(log_decay, 0) - sums)
+        tl.store(gates, sums)
+        tl.store(gates + 2 * plane.to(tl.int64), tl.exp2(sums))
+    tl.store(gates + 3 * plane.to(tl.int64), kept)
+    reads = tl.where(rows[:, None] >= rows[None, :], reads * factors * scale, 0.0)
+    tl.store(scores + square_offsets, reads.to(scores.dtype.element_ty))
+    system = tl.where(rows[:, None] > rows[None, :], system * factors, 0.0)
+
+    BLOCKS: tl.constexpr = C // 16
+    blocks = tl.arange(0, BLOCKS)
+    small = tl.arange(0, 16)
+    same = (blocks[:, None, None, None] == blocks[None, None, :, None]).broadcast_to(BLOCKS, 16, BLOCKS, 16)
+    diagonal = tl.sum(tl.where(same, tl.reshape(system, (BLOCKS, 16, BLOCKS, 16)), 0.0), 2)
+    eye = tl.where(small[None, :, None] == small[None, None, :], 1.0, 0.0)
+    solved = tl.broadcast_to(eye, (BLOCKS, 16, 16))
+    for j in tl.static_range(15):
+        column = tl.sum(tl.where(small[None, None, :] == j, diagonal, 0.0), 2)
+        row = tl.sum(tl.where(small[None, :, None] == j, solved, 0.0), 1)
+        solved -= column[:, :, None] * row[:, None, :]
+    spread = tl.reshape(tl.where(same, solved[:, :, None, :], 0.0), (C, C))
+
+    below = tl.where(rows[:, None] // 16 > rows[None, :] // 16, system, 0.0)
+    nilpotent = tl.dot(spread, below, input_precision=PRECISION)
+    square = tl.dot(nilpotent, nilpotent, input_precision=PRECISION)
+    series = square - nilpotent - tl.dot(nilpotent, square, input_precision=PRECISION)
+    whole = spread + tl.dot(series, spread, input_precision=PRECISION)
+    tl.store(inverse + square_offsets, whole.to(inverse.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def output_kernel(
+    q,
+    k,
+    v,
+    inverse,
+    scores,
+    gates,
+    starts,
+    output,
+    befores,
+    errors,
+    last,
+    scale,
+    tokens,
+    heads,
+    value_heads,
+    chunks,
+    segments,
+    span,
+    plane,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    GATED: tl.constexpr,
+    STARTED: tl.constexpr,
+    TRAIN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A segment of one head, BV value columns: chunk after chunk, with the state in registers. Grid: X G (V / BV).
+
+    For training it keeps each chunk's E in `errors` and the state before it in `befores`.
+    """
+    TILES: tl.constexpr = V // BV
+    tile = tl.program_id(0) % TILES
+    segment = tl.program_id(0) // TILES % segments
+    x = tl.program_id(0) // TILES // segments
+    batch = x // value_heads
+    value_head = x % value_heads
+    head = value_head // (value_heads // heads)
+    kind = q.dtype.element_ty
+
+    rows = tl.arange(0, C)
+    key_columns = tl.arange(0, K)
+    value_columns = tile * BV + tl.arange(0, BV)
+    begin = segment * span
+    end = tl.minimum(begin + span, chunks)
+    first = batch.to(tl.int64) * tokens + begin * C
+    # Scalar bases move from chunk to chunk; the offsets inside a tile stay, in 32 bits: fewer registers.
+    key_offsets = rows[:, None] * (heads * K) + key_columns[None, :]
+    value_offsets = rows[:, None] * (value_heads * V) + value_columns[None, :]
+    square_offsets = rows[:, None] * C + rows[None, :]
+    error_offsets = value_columns[:, None] * C + rows[None, :]
+    state_offsets = value_columns[:, None] * K + key_columns[None, :]
+    q += (first * heads + head) * K
+    k += (first * heads + head) * K
+    v += (first * value_heads + value_head) * V
+    output += (first * value_heads + value_head) * V
+    padded = x.to(tl.int64) * chunks * C + begin * C
+    inverse += padded * C
+    scores += padded * C
+    errors += padded * V
+    befores += (x.to(tl.int64) * chunks + begin) * (K * V)
+    gates += padded + 2 * plane.to(tl.int64)
+
+    if STARTED:
+        state_t = tl.load(starts + (x.to(tl.int64) * segments + segment) * (K * V) + state_offsets)
+    else:
+        state_t = tl.zeros((BV, K), tl.float32)
+    if GATED:
+        whole_decay = tl.load(gates + (C - 1))
+    for n in range(begin, end):
+        inside = rows < tokens - n * C
+        keys = tl.load(k + key_offsets, mask=inside[:, None], other=0.0)
+        queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
+        values = tl.load(v + value_offsets, mask=inside[:, None], other=0.0)
+        solve = tl.load(inverse + square_offsets)
+        weights = tl.load(scores + square_offsets)
+        kept = tl.load(gates + plane + rows)[None, :]
+        low_t = state_t.to(kind)
+        if TRAIN:
+            tl.store(befores + state_offsets, low_t)
+        read_t = tl.dot(low_t, tl.trans(keys), input_precision=PRECISION)
+        found_t = tl.dot(low_t, tl.trans(queries), input_precision=PRECISION) * scale
+        if GATED:
+            grown = tl.load(gates + rows)[None, :]
+            read_t *= grown
+            found_t *= grown
+            state_t *= whole_decay
+            gates += C
+            whole_decay = tl.load(gates + (C - 1), mask=n + 1 < end, other=0.0)
+        else:
+            gates += C
+        error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
+        error_t = tl.dot((-read_t).to(kind), tl.trans(solve), error_t, input_precision=PRECISION)
+        error_low_t = error_t.to(kind)
+        if TRAIN:
+            tl.store(errors + error_offsets, error_low_t)
+        state_t = tl.dot((error_t * kept).to(kind), keys, state_t, input_precision=PRECISION)
+        found_t = tl.dot(error_low_t, tl.trans(weights), found_t, input_precision=PRECISION)
+        tl.store(output + value_offsets, tl.trans(found_t.to(output.dtype.element_ty)), mask=inside[:, None])
+        q += C * heads * K
+        k += C * heads * K
+        v += C * value_heads * V
+        output += C * value_heads * V
+        inverse += C * C
+        scores += C * C
+        errors += C * V
+        befores += K * V
+    if segment == segments - 1:
+        tl.store(last + x.to(tl.int64) * (K * V) + value_columns[:, None] + key_columns[None, :] * V, state_t)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def segment_kernel(
+    k,
+    v,
+    inverse,
+    gates,
+    starts,
+    transitions,
+    tokens,
+    heads,
+    value_heads,
+    chunks,
+    segments,
+    span,
+    plane,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    GATED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """What a segment adds to the state and how it changes the state it is given. Grid: X (G - 1) ((V + K) / BV).
+
+    The state after a segment is linear in the state before: after = Z before + Y. V columns run the rule from a zero
+    state (Y, stored where the next segment starts), K more run it from I without values (Z).
+    """
+    VALUE_TILES: tl.constexpr = V // BV
+    TILES: tl.constexpr = (V + K) // BV
+    tile = tl.program_id(0) % TILES
+    segment = tl.program_id(0) // TILES % (segments - 1)
+    x = tl.program_id(0) // TILES // (segments - 1)
+    batch = x // value_heads
+    value_head = x % value_heads
+    head = value_head // (value_heads // heads)
+    kind = k.dtype.element_ty
+    is_transition = tile >= VALUE_TILES
+
+    rows = tl.arange(0, C)
+    key_columns = tl.arange(0, K)
+    columns = tl.where(is_transition, tile - VALUE_TILES, tile) * BV + tl.arange(0, BV)
+    begin = segment * span
+    first = batch.to(tl.int64) * tokens + begin * C
+    key_offsets = rows[:, None] * (heads * K) + key_columns[None, :]
+    value_offsets = rows[:, None] * (value_heads * V) + columns[None, :]
+    square_offsets = rows[:, None] * C + rows[None, :]
+    k += (first * heads + head) * K
+    v += (first * value_heads + value_head) * V
+    padded = x.to(tl.int64) * chunks * C + begin * C
+    inverse += padded * C
+    gates += padded + 2 * plane.to(tl.int64)
+
+    value_mask = (rows >= 0)[:, None] & (tile < VALUE_TILES)
+    state_t = tl.where(is_transition & (columns[:, None] == key_columns[None, :]), 1.0, 0.0)
+    if GATED:
+        whole_decay = tl.load(gates + (C - 1))
+    for _ in range(span):
+        # all segments but the last are whole chunks of whole tokens
+        keys = tl.load(k + key_offsets)
+        values = tl.load(v + value_offsets, mask=value_mask, other=0.0)
+        solve = tl.load(inverse + square_offsets)
+        kept = tl.load(gates + plane + rows)[None, :]
+        read_t = tl.dot(state_t.to(kind), tl.trans(keys), input_precision=PRECISION)
+        if GATED:
+            read_t *= tl.load(gates + rows)[None, :]
+            state_t *= whole_decay
+            gates += C
+            whole_decay = tl.load(gates + (C - 1))  # the last segment is not run: there is always a next chunk
+        else:
+            gates += C
+        error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
+        error_t = tl.dot((-read_t).to(kind), tl.trans(solve), error_t, input_precision=PRECISION)
+        state_t = tl.dot((error_t * kept).to(kind), keys, state_t, input_precision=PRECISION)
+        k += C * heads * K
+        v += C * value_heads * V
+        inverse += C * C
+    place = x.to(tl.int64) * segments + segment
+    offsets = columns[:, None] * K + key_columns[None, :]
+    if is_transition:
+        tl.store(transitions + place * (K * K) + offsets, state_t)
+    else:
+        tl.store(starts + (place + 1) * (K * V) + offsets, state_t)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def join_kernel(
+    transitions,
+    states,
+    segments,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BV: tl.constexpr,
+    REVERSE: tl.constexpr,
+):
+    """Joins segments in place: states[s + 1] += Z_s states[s], or reversed states[s - 1] += Z_s^T states[s].
+
+    Both transposed in memory. Grid: X (V / BV).
+    """
+    TILES: tl.constexpr = V // BV
+    tile = tl.program_id(0) % TILES
+    x = (tl.program_id(0) // TILES).to(tl.int64)
+    key_columns = tl.arange(0, K)
+    value_columns = tile * BV + tl.arange(0, BV)
+    first = 0
+    step = 1
+    if REVERSE:
+        first = segments - 1
+        step = -1
+    state_tile = states + (x * segments + first) * (K * V) + value_columns[:, None] * K + key_columns[None, :]
+    transition_tile = transitions + (x * segments + first) * (K * K)
+    if REVERSE:
+        transition_tile += key_columns[None, :] * K + key_columns[:, None]
+    else:
+        transition_tile += key_columns[:, None] * K + key_columns[None, :]
+    state_t = tl.load(state_tile)
+    for _ in range(segments - 1):
+        state_tile += step * K * V
+        # tf32x3: the state is handed on in float32, as inside a segment
+        state_t = tl.dot(state_t, tl.load(transition_tile), tl.load(state_tile), input_precision="tf32x3")
+        tl.store(state_tile, state_t)
+        transition_tile += step * K * K
