@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
     from hybridsearch.objectives import Objective
@@ -51,6 +51,14 @@ def console(*, error: bool = False) -> "Console":
     stream = sys.stderr if error else sys.stdout
     width = None if stream.isatty() else WIDE
     return Console(stderr=error, width=width, highlight=False, emoji=False, markup=False)
+
+
+def put(drawn: "RenderableType") -> None:
+    """Something drawn on standard output, without the blanks that fill up its lines."""
+    screen = console()
+    with screen.capture() as captured:
+        screen.print(drawn)
+    line("\n".join(text.rstrip() for text in captured.get().splitlines()))
 
 
 def note(text: str) -> None:
@@ -94,7 +102,7 @@ def listing(rows: Sequence[Row], columns: Sequence[Column], form: Format, *, emp
         writer.writerows(rows)
         sys.stdout.flush()
     elif rows:
-        console().print(table(rows, columns))
+        put(table(rows, columns))
     elif empty:
         line(empty)
 
@@ -121,7 +129,7 @@ def pairs(rows: Sequence[tuple[str, str]]) -> None:
     drawn.add_column(overflow="fold")
     for name, value in rows:
         drawn.add_row(name, value)
-    console().print(drawn)
+    put(drawn)
 
 
 def _cell(row: Row, column: Column) -> str:

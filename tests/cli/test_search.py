@@ -1,0 +1,184 @@
+"""Starting, resuming and previewing searches through the real command line."""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hybridsearch.search_spaces import catalog, searches
+from hybridsearch.search_spaces.controls import controls
+from hybridsearch.settings import SearchSettings
+from hybridsearch.trial import Evaluator, Job, Report
+
+Cli = Callable[..., Any]
+
+
+def study(cli: Cli, name: str = "try") -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(cli("status", name, "--format", "json").out)
+    return facts
+
+
+def test_a_search_ends_with_its_front_and_the_next_commands(searched: Any) -> None:
+    lines = searched.out.splitlines()
+    assert lines[0].startswith("front of try: ")
+    assert "recall" in lines[2] and "decode tokens/s" in lines[2]
+    assert lines[-1] == "take the knee:  hybridsearch export try --pick knee --out best.yaml --tracking 'none'"
+    assert "finished: rung 2: rank 1 of" in searched.err
+
+
+def test_a_budget_in_trials_is_kept_and_controls_come_on_top(cli: Cli) -> None:
+    cli("search", "try.yaml", "--budget", "2trials")
+    trials = study(cli)["trials"]
+    assert [trial["control"] for trial in trials] == ["full", "linear", "three_to_one", None, None]
+
+
+def test_quiet_says_nothing_but_the_result(cli: Cli) -> None:
+    result = cli("search", "try.yaml", "-q")
+    assert result.err == ""
+    assert result.out.startswith("front of try")
+
+
+def test_equal_seeds_try_equal_architectures_and_other_seeds_do_not(cli: Cli) -> None:
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        assert cli("search", "try.yaml", "--study", name, "--seed", seed).code == 0
+    a, b, c = ([trial["hash"] for trial in study(cli, name)["trials"]] for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_a_second_search_of_the_same_file_takes_the_next_name(cli: Cli, searched: Any) -> None:
+    assert cli("search", "try.yaml").out.startswith("front of try-2")
+    given = cli("search", "try.yaml", "--study", "try")
+    assert given.code == 2
+    assert "study `try` exists already" in given.err
+
+
+def test_options_reach_the_recorded_settings(cli: Cli) -> None:
+    options = ("-o", "sampler=random", "-o", "evaluation.training.batch=32", "--workers", "3", "--seed", "5")
+    assert cli("search", "try.yaml", *options).code == 0
+    written = yaml.safe_load(Path("runs/try/settings.yaml").read_text())
+    assert written["sampler"] == "random"
+    assert written["evaluation"]["training"]["batch"] == 32
+    assert written["workers"]["count"] == 3
+    assert written["seed"] == 5
+    assert written["space"]["mixers"]["full"]["heads"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-o", "evaluation.trainng.batch=3"], "`-o evaluation.trainng.batch=3`: `evaluation.trainng`: unknown key"),
+        (["-o", "evaluation.training.batch=0"], "option `-o evaluation.training.batch=0`"),
+        (["-o", "sampler"], "write `-o key=value`"),
+        (["-o", "sampler=[1"], "is not a YAML value"),
+        (["--budget", "20"], None),
+        (["--budget", "5x"], "budget `5x` is not understood"),
+        (["--study", "a/b"], "option `--study a/b`"),
+        (["--seed", "-1"], "--seed"),
+        (["--workers", "0"], "--workers"),
+        (["-o", "space=nowhere"], "no space is called 'nowhere'"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_said_in_one_line(cli: Cli, words: list[str], said: str | None) -> None:
+    result = cli("search", "try.yaml", *words, "--dry-run")
+    assert result.code == (0 if said is None else 2)
+    if said is not None:
+        assert result.err.count("\n") == 1
+        assert said in result.err
+        assert result.out == ""
+
+
+def test_a_wrong_file_is_named_with_its_line(cli: Cli) -> None:
+    Path("wrong.yaml").write_text("space: tiny\nbudget:\n  trails: 3\n")
+    result = cli("search", "wrong.yaml")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "wrong.yaml, line 3: `budget.trails`: unknown key" in result.err
+
+
+def test_a_wrong_space_inside_a_search_is_named_with_its_line(cli: Cli) -> None:
+    text = Path("try.yaml").read_text().replace("heads: 2, head_dim: 8", "haeds: 2, head_dim: 8")
+    Path("try.yaml").write_text(text)
+    result = cli("search", "try.yaml")
+    assert result.code == 2
+    assert "try.yaml, line 6: `space.mixers.full.haeds`" in result.err or "`mixers.full.haeds`" in result.err
+
+
+def test_impossible_constraints_end_with_three(cli: Cli) -> None:
+    for words in (["-o", "constraints.parameters.maximum=10"], ["-o", "space.constraints.parameters.maximum=10"]):
+        result = cli("search", "try.yaml", "--study", words[1].split(".")[0], *words)
+        assert (result.code, result.out) == (3, "")
+        assert [line.startswith("error: ") for line in result.err.splitlines()].count(True) == 1
+        assert "parameters" in result.err.splitlines()[-1]
+
+
+def test_a_read_only_folder_is_said_before_anything_starts(cli: Cli) -> None:
+    Path("file").write_text("")
+    result = cli("search", "try.yaml", "--root", "file/runs")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "cannot be made" in result.err
+
+
+def test_a_search_in_which_everything_fails_says_so(
+    cli: Cli, evaluate_with: Callable[[Evaluator], None], evaluators: dict[str, Evaluator]
+) -> None:
+    evaluate_with(evaluators["failing"])
+    result = cli("search", "try.yaml", "--budget", "1trials")
+    assert result.code == 1
+    assert "no trial finished, 4 failed" in result.err
+    assert study(cli)["counts"] == {"failed: out of memory": 4}
+
+
+def test_an_interrupted_search_ends_with_130_and_resumes_to_the_same_trials(
+    cli: Cli, evaluate_with: Callable[[Evaluator], None], evaluators: dict[str, Evaluator]
+) -> None:
+    def interrupting(job: Job) -> Iterator[Report]:
+        yield from evaluators["fake"](job)
+        if job.trial == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert cli("search", "try.yaml", "--study", "whole").code == 0
+    evaluate_with(interrupting)
+    stopped = cli("search", "try.yaml")
+    assert stopped.code == 130
+    assert "hybridsearch resume try" in stopped.err
+    evaluate_with(evaluators["fake"])
+    assert cli("resume", "try").code == 0
+    whole, halved = ([t["hash"] for t in study(cli, name)["trials"]] for name in ("whole", "try"))
+    assert halved == whole
+
+
+def test_resume_takes_a_larger_budget_and_refuses_a_study_that_is_not_there(cli: Cli, searched: Any) -> None:
+    assert cli("resume", "try", "--budget", "8trials").code == 0
+    assert len(study(cli)["trials"]) == 11
+    unknown = cli("resume", "tri")
+    assert (unknown.code, unknown.err.count("\n")) == (2, 1)
+    assert "no study `tri`" in unknown.err and "nearest: try" in unknown.err
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(cli: Cli) -> None:
+    result = cli("search", "try.yaml", "--dry-run", "--seed", "3")
+    assert result.code == 0
+    settings, _, rest = result.out.partition("# space:")
+    assert yaml.safe_load(settings)["seed"] == 3
+    assert " architectures" in rest and "three_to_one" in rest and "sample 5" in rest
+    assert "25 -> 50 -> 100 optimiser steps" in rest
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("name", sorted(searches.searches()))
+def test_every_ready_made_search_reads_and_has_controls(name: str) -> None:
+    document = searches.read(name)
+    settings = document.validate(SearchSettings)
+    assert isinstance(settings.space, str)
+    assert set(controls(catalog.load(settings.space))) == {"full", "linear", "three_to_one"}
+
+
+def test_an_unknown_search_names_the_nearest(cli: Cli) -> None:
+    result = cli("search", "quickstrat")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "did you mean 'quickstart'?" in result.err
