@@ -20,7 +20,8 @@ from sqlalchemy import create_engine, make_url, text
 
 from hybridsearch.db.store import Store, StudyRecord
 from hybridsearch.db.tables import Table
-from hybridsearch.trial import Candidate, Measurement, Report
+from hybridsearch.errors import FailureReason
+from hybridsearch.trial import Candidate, Measurement, Report, TrialState
 
 START_SECONDS = 60.0
 GIVEN = "HYBRIDSEARCH_TEST_POSTGRESQL"
@@ -63,9 +64,33 @@ def wait_until_it_answers(server: "subprocess.Popen[bytes]", port: int, log: Pat
             time.sleep(0.05)
         else:
             return
-    server.kill()
-    server.wait()
     pytest.fail(f"the PostgreSQL server did not start: {log.read_text()[-2000:]}")
+
+
+def make_cluster(folder: Path, initdb: str, user: str | None) -> None:
+    make = [initdb, "-D", "data", "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+    made = subprocess.run(make, check=False, cwd=folder, capture_output=True, text=True, user=user)
+    if made.returncode:
+        pytest.fail(f"initdb failed: {made.stderr[-2000:]}")
+
+
+def start_server(folder: Path, postgres: str, user: str | None, port: int) -> "subprocess.Popen[bytes]":
+    options = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", *FAST]
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [postgres, "-D", "data", *(part for option in options for part in ("-c", option))],
+            cwd=folder,
+            stdout=log,
+            stderr=log,
+            user=user,
+            preexec_fn=end_with_the_tests,  # noqa: PLW1509 - it only calls prctl, which takes no lock
+        )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")
@@ -82,37 +107,19 @@ def postgresql_server() -> Iterator[str]:
             pytest.fail(message)
         pytest.skip(message)
     folder = Path(tempfile.mkdtemp(prefix="hybridsearch-postgresql-", dir=memory()))
-    user = server_user()
+    user, port = server_user(), free_port()
     if user is not None:
         shutil.chown(folder, user)
-    log = folder / "log"
-    with log.open("wb") as output, socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-        probe.close()
-        make = [initdb, "-D", f"{folder}/data", "-U", "tester", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
-        if subprocess.run(make, check=False, cwd=folder, stdout=output, stderr=output, user=user).returncode:
-            pytest.fail(f"initdb failed: {log.read_text()[-2000:]}")
-        options = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", *FAST]
-        run = [postgres, "-D", f"{folder}/data", *(part for option in options for part in ("-c", option))]
-        server = subprocess.Popen(
-            run,
-            cwd=folder,
-            stdout=output,
-            stderr=output,
-            user=user,
-            preexec_fn=end_with_the_tests,  # noqa: PLW1509 - it only calls prctl, which takes no lock
-        )
     try:
-        wait_until_it_answers(server, port, log)
-        yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGQUIT)  # at once: its data is not needed any more
+        make_cluster(folder, initdb, user)
+        server = start_server(folder, postgres, user, port)
         try:
+            wait_until_it_answers(server, port, folder / "log")
+            yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+        finally:
+            server.send_signal(signal.SIGQUIT)  # at once: its data is not needed any more
             server.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -264,3 +271,28 @@ def report() -> Callable[..., Report]:
         )
 
     return make
+
+
+ROADS: dict[TrialState, tuple[TrialState, ...]] = {
+    TrialState.WAITING: (),
+    TrialState.RUNNING: (TrialState.RUNNING,),
+    TrialState.PAUSED: (TrialState.RUNNING, TrialState.PAUSED),
+    TrialState.FINISHED: (TrialState.RUNNING, TrialState.FINISHED),
+    TrialState.STOPPED: (TrialState.RUNNING, TrialState.STOPPED),
+    TrialState.SCREENED: (TrialState.SCREENED,),
+    TrialState.FAILED: (TrialState.RUNNING, TrialState.FAILED),
+}
+"""How a new trial gets into each state."""
+
+
+@pytest.fixture
+def drive(store: Store, report: Callable[..., Report]) -> Callable[[int, TrialState], None]:
+    """Gives a new trial of study `recall` one report, and brings it into a state."""
+
+    def run(number: int, state: TrialState) -> None:
+        store.add_report("recall", report(number))
+        for step in ROADS[state]:
+            reason = FailureReason.OUT_OF_MEMORY if step is TrialState.FAILED else None
+            store.set_state("recall", number, step, reason=reason)
+
+    return run
