@@ -164,7 +164,9 @@ class TestStates:
             store.set_state("recall", 0, TrialState.FINISHED)
         assert store.trial("recall", 0).state is TrialState.RUNNING
 
-    def test_times_of_a_trial(self, store: Store, study: StudyRecord, candidate: MakeCandidate, clock: Any) -> None:
+    def test_times_of_a_trial(
+        self, store: Store, study: StudyRecord, candidate: MakeCandidate, report: MakeReport, clock: Any
+    ) -> None:
         store.add_trial("recall", candidate(), sampler="random", seed=1)
         start = clock.now
         for state in (TrialState.RUNNING, TrialState.WAITING, TrialState.RUNNING):
