@@ -90,7 +90,6 @@ def run(arguments: Sequence[str]) -> int:
     except HybridSearchError as error:
         return _explain(str(error), error.exit_code, verbose)
     except (KeyboardInterrupt, typer.Abort):
-        show.failure("interrupted")
         return 130
     except BrokenPipeError:  # the reader, `head` for instance, has enough; Python must not complain when it flushes
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -16,7 +16,16 @@ NOTHING_FINISHED = 1
 
 
 def executor(address: str | None, log: Path) -> "Execute":
-    """Ray Tune with real training; Ray's own words go to the file `log`."""
+    """Ray Tune with real training; Ray's own words go to the file `log`.
+
+    Raises:
+        ClusterUnreachable: nobody listens at the address; asked here, before a study is recorded.
+        InvalidSetting: it is no address of a cluster.
+    """
+    if address is not None:
+        from hybridsearch.control import ray_tune
+
+        ray_tune.check_address(address)
 
     def execute(controller: "Controller", workers: "WorkerSettings") -> None:
         from hybridsearch.control import ray_tune

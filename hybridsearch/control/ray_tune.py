@@ -110,12 +110,7 @@ def _connect(workers: WorkerSettings, address: str | None) -> None:
         cores = max(os.cpu_count() or 1, math.ceil(wanted))
         ray.init(num_cpus=cores, include_dashboard=False, log_to_driver=False, configure_logging=False)
         return
-    if "://" in address:
-        raise InvalidSetting(
-            f"address `{address}` is a Ray Client address; run this on a machine of the cluster with `--address auto`"
-        )
-    if address != "auto":
-        _knock(address)
+    check_address(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -125,8 +120,19 @@ def _connect(workers: WorkerSettings, address: str | None) -> None:
         ) from None
 
 
-def _knock(address: str) -> None:
-    """Ray itself waits a minute and more for an address where nobody listens."""
+def check_address(address: str) -> None:
+    """Ask early whether somebody listens there: Ray itself waits a minute and more for an address where nobody does.
+
+    Raises:
+        ClusterUnreachable: nobody answers.
+        InvalidSetting: it is no address of a cluster.
+    """
+    if "://" in address:
+        raise InvalidSetting(
+            f"address `{address}` is a Ray Client address; run this on a machine of the cluster with `--address auto`"
+        )
+    if address == "auto":
+        return
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         raise InvalidSetting(

@@ -137,9 +137,9 @@ def test_an_interrupted_search_ends_with_130_and_resumes_to_the_same_trials(
     cli: Cli, evaluate_with: Callable[[Evaluator], None], evaluators: dict[str, Evaluator]
 ) -> None:
     def interrupting(job: Job) -> Iterator[Report]:
-        yield from evaluators["fake"](job)
         if job.trial == 3:
             os.kill(os.getpid(), signal.SIGINT)
+        yield from evaluators["fake"](job)
 
     assert cli("search", "try.yaml", "--study", "whole").code == 0
     evaluate_with(interrupting)
