@@ -105,13 +105,13 @@ class Screen:
         from rich.text import Text
 
         elapsed = snapshot.seconds + time.monotonic() - self._taken
-        filled = round(20 * snapshot.share)
+        filled = round(16 * snapshot.share)
         workers = len(snapshot.running)
         text = Text(self._study, style="bold")
         text.append(f"  {show.duration(elapsed)}  ", style="not bold")
         text.append("━" * filled, style="green")
-        text.append("━" * (20 - filled), style="bright_black")
-        text.append(f" {self._budget(snapshot)}  {workers} worker{'s' * (workers != 1)} busy", style="not bold")
+        text.append("━" * (16 - filled), style="bright_black")
+        text.append(f" {self._budget(snapshot)}  {workers} busy", style="not bold")
         if self._draining:
             text.append("\nputting down the running trials; Ctrl-C again stops at once", style="yellow")
         return text
@@ -145,7 +145,7 @@ class Screen:
         rows = show.point_rows(snapshot.front, objectives)
         if not rows:
             return []
-        table = show.table(thinned(rows), show.point_columns(objectives, marked=False))
+        table = show.table(thinned(rows), show.point_columns(objectives, narrow=True), cut=True)
         left = f" ({FRONT_ROWS} of {len(rows)})" if len(rows) > FRONT_ROWS else ""
         return [Text(f"\nfront{left}", style="bright_black"), table]
 
@@ -190,8 +190,9 @@ def _grid() -> "Table":
     from rich.table import Table
 
     grid = Table.grid(padding=(0, 2, 0, 0))
-    for ratio in (None, None, None, 1):
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=ratio)
+    for width in (8, 4, 8):
+        grid.add_column(no_wrap=True, min_width=width)
+    grid.add_column(no_wrap=True, overflow="ellipsis")
     return grid
 
 

@@ -57,7 +57,7 @@ def summary(session: Session, outcome: "Outcome") -> int:
     rows = show.point_rows(stands.front, settings.objective_list)
     if rows:
         show.line(f"front of {outcome.study}: {len(rows)} of {len(stands.points)} finished trials\n")
-        show.listing(rows, show.point_columns(settings.objective_list, marked=False), show.Format.TABLE)
+        show.listing(rows, show.point_columns(settings.objective_list), show.Format.TABLE)
         show.line()
         _next_commands(session, outcome.study)
     if outcome.ending == "interrupted":

@@ -74,11 +74,11 @@ def read(
         InvalidSetting: no such preset, or an option that is no `key=value`.
     """
     from hybridsearch.control.budget import parse
-    from hybridsearch.search_spaces import catalog, searches
+    from hybridsearch.search_spaces import catalog, ready_made
     from hybridsearch.settings import SearchSettings, override
     from hybridsearch.yaml_files import parse_value
 
-    document = searches.read(config)
+    document = ready_made.read(config)
     for option in options:
         key, equals, text = option.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):

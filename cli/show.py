@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -107,13 +107,14 @@ def listing(rows: Sequence[Row], columns: Sequence[Column], form: Format, *, emp
         line(empty)
 
 
-def table(rows: Sequence[Row], columns: Sequence[Column]) -> "Table":
-    """Rows as a table without frame."""
+def table(rows: Sequence[Row], columns: Sequence[Column], *, cut: bool = False) -> "Table":
+    """Rows as a table without frame; what is too wide goes on in the next line, or is cut."""
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for column in columns:
-        drawn.add_column(column.title, justify="right" if column.right else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column.right else "left"
+        drawn.add_column(column.title, justify=justify, overflow="ellipsis" if cut else "fold", no_wrap=cut)
     for row in rows:
         style = "magenta" if row.get("control") else ""
         drawn.add_row(*(_cell(row, column) for column in columns), style=style)
@@ -169,19 +170,15 @@ def _point_row(point: "Point", objectives: Sequence[str]) -> dict[str, Any]:
     return row
 
 
-def point_columns(objectives: Sequence["Objective"], *, marked: bool) -> list[Column]:
-    """The columns of a table of points; `marked` tells members of the front from others."""
-    columns = [Column("trial", "trial", lambda number: f"#{number}", right=True)]
+def point_columns(objectives: Sequence["Objective"], *, marked: bool = False, narrow: bool = False) -> list[Column]:
+    """The columns of a table of points; `marked` tells members of the front from others, `narrow` fits 80 letters."""
+    columns = [Column("trial", "trial", lambda number: f"#{number}", right=True), Column("control", "control")]
     if marked:
         columns.append(Column("on_front", "front", lambda yes: "front" if yes else ""))
     columns += [Column(o.name, *_heading(o), right=True) for o in objectives]
-    return [
-        *columns,
-        Column("parameters", "parameters", number, right=True),
-        Column("state_bytes", "state bytes", number, right=True),
-        Column("name", "architecture"),
-        Column("control", "control"),
-    ]
+    if not narrow:
+        columns.append(Column("parameters", "parameters", number, right=True))
+    return [*columns, Column("state_bytes", "state bytes", number, right=True), Column("name", "architecture")]
 
 
 def _heading(objective: "Objective") -> tuple[str, Callable[[Any], str]]:

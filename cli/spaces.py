@@ -20,11 +20,11 @@ SpaceArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A 
 @app.command("list", epilog=show.examples("hybridsearch spaces list", "hybridsearch spaces list --format json"))
 def list_spaces(form: FormatOption = Format.TABLE) -> None:
     """List the spaces, and the ready-made searches over them."""
-    from hybridsearch.search_spaces import catalog, searches
+    from hybridsearch.search_spaces import catalog, ready_made
 
     over: dict[str, list[str]] = {}
-    for name in searches.searches():
-        over.setdefault(str(searches.read(name).data["space"]), []).append(name)
+    for name in ready_made.searches():
+        over.setdefault(str(ready_made.read(name).data["space"]), []).append(name)
     rows = [
         {"space": name, "searches": ", ".join(over.get(name, [])), "description": description}
         for name, description in catalog.presets().items()

@@ -112,7 +112,7 @@ def _show(
     rows = show.point_rows(stands.front, settings.objective_list)
     for listed, columns in (
         (_running_rows(trials), RUNNING_COLUMNS),
-        (rows, show.point_columns(settings.objective_list, marked=False)),
+        (rows, show.point_columns(settings.objective_list)),
         (events, EVENT_COLUMNS),
     ):
         if listed:

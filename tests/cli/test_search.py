@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hybridsearch.search_spaces import catalog, searches
+from hybridsearch.search_spaces import catalog, ready_made
 from hybridsearch.search_spaces.controls import controls
 from hybridsearch.settings import SearchSettings
 from hybridsearch.trial import Evaluator, Job, Report
@@ -170,9 +170,9 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(cli: Cli) -> None:
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("name", sorted(searches.searches()))
+@pytest.mark.parametrize("name", sorted(ready_made.searches()))
 def test_every_ready_made_search_reads_and_has_controls(name: str) -> None:
-    document = searches.read(name)
+    document = ready_made.read(name)
     settings = document.validate(SearchSettings)
     assert isinstance(settings.space, str)
     assert set(controls(catalog.load(settings.space))) == {"full", "linear", "three_to_one"}
