@@ -114,8 +114,10 @@ def describe(
     rows = []
     for operation, ways in TABLE.items():
         chosen = choose(operation, device, dtype, head_dim)
-        passed = [f"{way.name}: {way.refuses(device, dtype, head_dim)}" for way in ways[: ways.index(chosen)]]
-        rows.append((operation, chosen.name, "; ".join(passed) or "first choice"))
+        notes = [f"{way.name}: {way.refuses(device, dtype, head_dim)}" for way in ways[: ways.index(chosen)]]
+        if chosen.function is attention.causal_attention_cuda and torch.cuda.is_available():
+            notes.append(f"backend: {attention.active_backend(device, dtype, head_dim)}")
+        rows.append((operation, chosen.name, "; ".join(notes) or "first choice"))
     return rows
 
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 
 import torch
 from torch import Tensor
+from torch.backends import cuda
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -32,6 +33,18 @@ def causal_attention_cuda(q: Tensor, k: Tensor, v: Tensor, *, scale: float | Non
     """As `causal_attention`, trying PyTorch's backends in `CUDA_ORDER`."""
     with sdpa_kernel(CUDA_ORDER, set_priority=True):
         return causal_attention(q, k, v, scale=scale)
+
+
+def active_backend(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """The first of `CUDA_ORDER` that takes causal attention of this head size on a CUDA device."""
+    x = torch.empty(1, 1, 128, head_dim, device=device, dtype=dtype)
+    inputs = cuda.SDPAParams(x, x, x, None, 0.0, True, False)
+    checks = {
+        "cuDNN": cuda.can_use_cudnn_attention,
+        "flash": cuda.can_use_flash_attention,
+        "efficient": cuda.can_use_efficient_attention,
+    }
+    return next((name for name, usable in checks.items() if usable(inputs)), "math")
 
 
 def flash_attention_installed() -> bool:
