@@ -48,7 +48,7 @@ def search(
     if dry_run:
         preview.show_plan(settings, space)
         return
-    settings = named(place, settings, config)
+    settings = running.with_gpu(named(place, settings, config), address)
     raise typer.Exit(_run(place, settings, space, address))
 
 

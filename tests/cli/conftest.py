@@ -80,6 +80,7 @@ def in_this_process(evaluator: Evaluator) -> Callable[[str | None, Path], Execut
 def evaluate_with(monkeypatch: pytest.MonkeyPatch) -> Callable[[Evaluator], None]:
     """Puts another evaluator in place."""
     monkeypatch.setattr(running, "machine", lambda settings, address: "")
+    monkeypatch.setattr(running, "with_gpu", lambda settings, address: settings)
     return lambda evaluator: monkeypatch.setattr(running, "executor", in_this_process(evaluator))
 
 
