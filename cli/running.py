@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 NOTHING_FINISHED = 1
 GPU_SHARE = 0.25
-"""Of a GPU for a trial: proxies are small, so four train beside each other; throughput is measured alone in any case."""
+"""Of a GPU for a trial: proxies are small, so four train together; throughput is measured alone in any case."""
 
 
 def executor(address: str | None, log: Path) -> "Execute":

@@ -47,9 +47,10 @@ def test_an_impossible_space_ends_with_three_and_a_wrong_one_with_two(cli: Cli) 
 
 def test_samples_lie_in_the_space_and_follow_the_seed(cli: Cli) -> None:
     space = catalog.load("tiny")
-    draw: Callable[[str], Any] = lambda seed: json.loads(
-        cli("spaces", "sample", "tiny", "--count", "3", "--seed", seed, "-f", "json").out
-    )  # noqa: E731
+
+    def draw(seed: str) -> Any:
+        return json.loads(cli("spaces", "sample", "tiny", "--count", "3", "--seed", seed, "-f", "json").out)
+
     first, again, other = draw("1"), draw("1"), draw("2")
     assert [row["hash"] for row in first] == [row["hash"] for row in again] != [row["hash"] for row in other]
     for row in first:
