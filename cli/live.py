@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -50,10 +50,11 @@ class Lines:
     """One plain line per event."""
 
     def event(self, event: "Event") -> None:
-        """Print it."""
+        """Print it. A pipe that is closed ends the listening, not the search."""
         if event.message:
             trial = "" if event.trial is None else f" #{event.trial}"
-            show.note(f"{_clock()}{trial} {event.kind}: {event.message}")
+            with suppress(BrokenPipeError):
+                show.note(f"{_clock()}{trial} {event.kind}: {event.message}")
 
     def snapshot(self, snapshot: "Snapshot") -> None:
         """Nothing: all that changes is an event."""

@@ -95,7 +95,9 @@ def read(
     settings = document.validate(SearchSettings)
     if isinstance(settings.space, dict):
         return settings, document.section("space")
-    return settings, catalog.document(settings.space, Path(document.source).parent)
+    # A path in the file is meant from the file's folder, one on the command line from here.
+    folder = Path() if ("space",) in document.origins else Path(document.source).parent
+    return settings, catalog.document(settings.space, folder)
 
 
 def named(place: session.Session, settings: "SearchSettings", config: str) -> "SearchSettings":

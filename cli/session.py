@@ -1,5 +1,6 @@
 """What every verb knows: where things are kept, and how much to say. Heavy parts are imported when they are needed."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,10 +64,12 @@ class Session:
 
     def options(self) -> str:
         """The options to repeat in a command that the user is told to type."""
-        told = [f"--root {self.root}"] if self.root != DEFAULT_ROOT else []
-        told += [f"--store '{self.store}'"] if self.store else []
-        told += [f"--tracking '{self.tracking}'"] if self.tracking else []
-        return "".join(f" {option}" for option in told)
+        given = {
+            "--root": None if self.root == DEFAULT_ROOT else str(self.root),
+            "--store": self.store,
+            "--tracking": self.tracking,
+        }
+        return "".join(f" {option} {shlex.quote(value)}" for option, value in given.items() if value)
 
 
 def of(context: typer.Context) -> Session:

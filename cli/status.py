@@ -22,8 +22,8 @@ EXAMPLES = show.examples(
     "hybridsearch status quickstart --events 50",
     "hybridsearch status quickstart --format json",
 )
-SILENT_SECONDS = 120.0
-"""An owner that was silent for so long counts as gone."""
+SILENT_SECONDS = 30.0
+"""A search that was silent for so long is not called running; it gives a sign of life every 5 s."""
 STUDY_COLUMNS = (
     Column("study", "study"),
     Column("state", "state"),

@@ -27,7 +27,7 @@ def test_a_search_ends_with_its_front_and_the_next_commands(searched: Any) -> No
     lines = searched.out.splitlines()
     assert lines[0].startswith("front of try: ")
     assert "recall" in lines[2] and "decode tokens/s" in lines[2]
-    assert lines[-1] == "take the knee:  hybridsearch export try --pick knee --out best.yaml --tracking 'none'"
+    assert lines[-1] == "take the knee:  hybridsearch export try --pick knee --out best.yaml --tracking none"
     assert "finished: rung 2: rank 1 of" in searched.err
 
 
@@ -106,6 +106,16 @@ def test_a_wrong_space_inside_a_search_is_named_with_its_line(cli: Cli) -> None:
     result = cli("search", "try.yaml")
     assert result.code == 2
     assert "try.yaml, line 6: `space.mixers.full.haeds`" in result.err or "`mixers.full.haeds`" in result.err
+
+
+def test_a_space_is_found_from_the_file_that_names_it_and_from_here_on_the_command_line(cli: Cli) -> None:
+    settings = yaml.safe_load(Path("try.yaml").read_text())
+    Path("there").mkdir()
+    Path("there/my-space.yaml").write_text(yaml.safe_dump(settings["space"]))
+    Path("there/named.yaml").write_text(yaml.safe_dump({**settings, "space": "my-space.yaml"}))
+    assert cli("search", "there/named.yaml", "--dry-run").code == 0
+    assert cli("search", "quickstart", "-o", "space=there/my-space.yaml", "--dry-run").code == 0
+    assert "my-space.yaml: no such file" in cli("search", "quickstart", "-o", "space=my-space.yaml", "--dry-run").err
 
 
 def test_impossible_constraints_end_with_three(cli: Cli) -> None:
