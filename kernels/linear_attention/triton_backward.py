@@ -1,0 +1,233 @@
+# mypy: ignore-errors
+# (Triton's language is not Python's types: a jitted function sees pointers and tiles.)
+"""Triton kernels of gated linear attention's backward pass; axes, padding and names as in `triton_forward`.
+
+dV = exp(gl - G) K dS' + A^T dO and dS = exp(gl) dS' + (scale exp(G) Q)^T dO run over the chunks from the last to the
+first; then every chunk alone finds dq and dk from dA = scale tril(dO V^T), S and dS', and with them
+dG = q dq - k dk, to which the end of the chunk adds <S', dS'>; dg is dG summed from the end.
+"""
+
+import triton
+import triton.language as tl
+
+from hybridsearch.kernels.linear_attention.triton_forward import RUN_TIME, border, is_across, is_near
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def values_backward_kernel(
+    q,
+    k,
+    scores,
+    gates,
+    d_output,
+    d_ends,
+    d_values,
+    d_afters,
+    d_initial,
+    scale,
+    tokens,
+    heads,
+    chunks,
+    segments,
+    span,
+    plane,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ENDED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A segment of one head, BV value columns, from its last chunk to its first. Grid: X P (V / BV).
+
+    Stores dv and, in `d_afters` [X, N, V, K], the gradient of the state after each chunk.
+    """
+    TILES: tl.constexpr = V // BV
+    tile = tl.program_id(0) % TILES
+    segment = tl.program_id(0) // TILES % segments
+    x = tl.program_id(0) // TILES // segments
+    batch = x // heads
+    head = x % heads
+    kind = d_output.dtype
+
+    rows = tl.arange(0, C)
+    key_columns = tl.arange(0, K)
+    value_columns = tile * BV + tl.arange(0, BV)
+    begin = segment * span
+    end = tl.minimum(begin + span, chunks)
+    value_offsets = rows[:, None] * (heads * V) + value_columns[None, :]
+    d_values += ((batch.to(tl.int64) * tokens + (end - 1) * C) * heads + head) * V
+    if VECTOR:
+        gates += (x.to(tl.int64) * chunks + end - 1) * (C * K)
+    else:
+        gates += (x.to(tl.int64) * chunks + end - 1) * C
+
+    if ENDED:
+        d_ends += (x.to(tl.int64) * segments + segment) * (K * V)
+        d_state_t = tl.load(d_ends + value_columns[:, None] * K + key_columns[None, :])
+    else:
+        d_state_t = tl.zeros((BV, K), tl.float32)
+    for i in range(end - begin):
+        n = end - 1 - i
+        place = x * chunks + n
+        d_out_t = tl.trans(d_output.load([batch, n * C, head * V + tile * BV]).reshape(C, BV))
+        d_low_t = d_state_t.to(kind)
+        d_afters.store([place * V + tile * BV, 0], d_low_t)
+        inside = rows < tokens - n * C
+        if VECTOR:
+            queries = q.load([place * C, 0])
+            keys = k.load([place * C, 0])
+            weights = scores.load([place * C, 0])
+            d_state_t *= tl.exp2(tl.load(gates + (C - 1) * K + key_columns))[None, :]
+            d_value_t = tl.dot(d_low_t, tl.trans(keys), input_precision=PRECISION)
+            d_read_t = d_out_t
+            gates -= C * K
+        else:
+            queries = q.load([batch, n * C, head * K]).reshape(C, K)
+            keys = k.load([batch, n * C, head * K]).reshape(C, K)
+            sums = tl.load(gates + rows)
+            grown = tl.load(gates + plane + rows)[None, :]
+            kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
+            d_state_t *= tl.exp2(tl.load(gates + (C - 1)))
+            d_value_t = tl.dot(d_low_t, tl.trans(keys), input_precision=PRECISION) * kept
+            # Rows behind the last token are another sequence's: nothing may come from them.
+            within = tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0)) * scale
+            within = tl.where((rows[:, None] >= rows[None, :]) & inside[:, None], within, 0.0)
+            weights = (tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * within).to(kind)
+            d_read_t = (d_out_t.to(tl.float32) * grown).to(kind)
+            gates -= C
+        d_value_t = tl.dot(d_out_t, weights, d_value_t, input_precision=PRECISION)
+        d_state_t = tl.dot(d_read_t, queries, d_state_t, input_precision=PRECISION)
+        tl.store(d_values + value_offsets, tl.trans(d_value_t.to(kind)), mask=inside[:, None])
+        d_values -= C * heads * V
+    if segment == 0:
+        d_initial += x.to(tl.int64) * (K * V)
+        tl.store(d_initial + value_columns[:, None] + key_columns[None, :] * V, d_state_t)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def inputs_backward_kernel(
+    q,
+    k,
+    v,
+    gates,
+    d_output,
+    befores,
+    d_afters,
+    d_q,
+    d_k,
+    d_g,
+    scale,
+    tokens,
+    heads,
+    chunks,
+    plane,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    C: tl.constexpr,
+    VECTOR: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One chunk of one head: dq, dk and dg, BK key columns at a time; q and k are the inputs. Grid: X N."""
+    n = tl.program_id(0) % chunks
+    x = tl.program_id(0) // chunks
+    batch = x // heads
+    head = x % heads
+    kind = q.dtype
+
+    rows = tl.arange(0, C)
+    columns = tl.arange(0, BK)
+    inside = rows < tokens - n * C
+    first = batch.to(tl.int64) * tokens + n * C
+    at = x * chunks + n
+    offsets = rows[:, None] * (heads * K) + columns[None, :]
+    d_q += (first * heads + head) * K
+    d_k += (first * heads + head) * K
+    if VECTOR:
+        d_g += (first * heads + head) * K
+        gates += (x.to(tl.int64) * chunks + n) * (C * K)
+    else:
+        d_g += first * heads + head
+        gates += (x.to(tl.int64) * chunks + n) * C
+        sums = tl.load(gates + rows)
+        grown = tl.load(gates + plane + rows)[:, None]
+        kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[:, None]
+        whole = tl.load(gates + (C - 1))
+        d_sums = tl.zeros((C,), tl.float32)
+        at_end = tl.zeros((C,), tl.float32)
+        d_state = tl.zeros((V,), tl.float32)
+
+    values = v.load([batch, n * C, head * V]).reshape(C, V)
+    d_out = d_output.load([batch, n * C, head * V]).reshape(C, V)
+    # Rows behind the last token are another sequence's: nothing may come from them.
+    within = tl.where((rows[:, None] >= rows[None, :]) & inside[:, None], scale, 0.0)
+    if not VECTOR:
+        within *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
+    exact_scores = tl.dot(d_out, tl.trans(values), input_precision=PRECISION) * within
+    d_scores = exact_scores.to(kind)
+    if VECTOR:
+        # A token's score with itself knows no decay: among the products it would leave its rounding in dg.
+        own_score = tl.sum(tl.where(rows[:, None] == rows[None, :], exact_scores, 0.0), 1)[:, None]
+    within = tl.where((rows[:, None] <= rows[None, :]) & inside[None, :], scale, 0.0)
+    if not VECTOR:
+        within *= tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0))
+    d_scores_t = (tl.dot(values, tl.trans(d_out), input_precision=PRECISION) * within).to(kind)
+
+    for part in range(K // BK):
+        before_t = befores.load([at * V, part * BK])
+        d_after_t = d_afters.load([at * V, part * BK])
+        queries = q.load([batch, n * C, head * K + part * BK]).reshape(C, BK)
+        keys = k.load([batch, n * C, head * K + part * BK]).reshape(C, BK)
+        d_query = tl.dot(d_out, before_t, input_precision=PRECISION)
+        d_key = tl.dot(values, d_after_t, input_precision=PRECISION)
+        if VECTOR:
+            exact_queries = queries.to(tl.float32)
+            exact_keys = keys.to(tl.float32)
+            sums = tl.load(gates + rows[:, None] * K + columns[None, :])
+            whole = tl.load(gates + (C - 1) * K + columns)
+            d_query *= tl.exp2(sums) * scale
+            d_key *= tl.where(inside[:, None], tl.exp2(whole[None, :] - sums), 0.0)
+            d_state = tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 0)
+            at_end = tl.sum(exact_keys * d_key, 0) + tl.exp2(whole) * d_state
+
+            past = sums - tl.load(gates + border(rows, 4)[:, None] * K + columns[None, :])
+            later = tl.exp2(past)
+            earlier = tl.exp2(-past)
+            near = tl.where(is_near(rows[:, None], rows[None, :]), d_scores, 0.0)
+            near_t = tl.where(is_near(rows[None, :], rows[:, None]), d_scores_t, 0.0)
+            d_query += later * tl.dot(near, (exact_keys * earlier).to(kind), input_precision=PRECISION)
+            d_key += earlier * tl.dot(near_t, (exact_queries * later).to(kind), input_precision=PRECISION)
+            for level in tl.static_range(3):
+                half = 8 << level
+                factor = tl.load(gates + border(rows, half)[:, None] * K + columns[None, :])
+                factor = tl.exp2(-tl.abs(sums - factor))
+                far = tl.where(is_across(rows[:, None], rows[None, :], half), d_scores, 0.0)
+                far_t = tl.where(is_across(rows[None, :], rows[:, None], half), d_scores_t, 0.0)
+                d_query += factor * tl.dot(far, (exact_keys * factor).to(kind), input_precision=PRECISION)
+                d_key += factor * tl.dot(far_t, (exact_queries * factor).to(kind), input_precision=PRECISION)
+            d_sums = tl.where(inside[:, None], exact_queries * d_query - exact_keys * d_key, 0.0)
+            d_sums += tl.where(rows[:, None] == C - 1, at_end[None, :], 0.0)
+            tl.store(d_g + offsets, tl.cumsum(d_sums, 0, reverse=True), mask=inside[:, None])
+            d_query += own_score * exact_keys
+            d_key += own_score * exact_queries
+            gates += BK
+            d_g += BK
+        else:
+            d_query *= grown
+            d_key *= kept
+            at_end += tl.sum(keys.to(tl.float32) * d_key, 1)
+            d_state += tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 1)
+            d_query = tl.dot(d_scores, keys, d_query, input_precision=PRECISION)
+            d_key = tl.dot(d_scores_t, queries, d_key, input_precision=PRECISION)
+            d_sums += tl.sum(queries.to(tl.float32) * d_query - keys.to(tl.float32) * d_key, 1)
+        tl.store(d_q + offsets, d_query.to(kind), mask=inside[:, None])
+        tl.store(d_k + offsets, d_key.to(kind), mask=inside[:, None])
+        d_q += BK
+        d_k += BK
+
+    if not VECTOR:
+        end = tl.sum(at_end, 0) + tl.exp2(whole) * tl.sum(d_state, 0)
+        d_sums = tl.where(inside, d_sums, 0.0) + tl.where(rows == C - 1, end, 0.0)
+        tl.store(d_g + rows * heads, tl.cumsum(d_sums, 0, reverse=True), mask=inside)

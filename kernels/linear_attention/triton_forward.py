@@ -1,0 +1,318 @@
+# mypy: ignore-errors
+# (Triton's language is not Python's types: a jitted function sees pointers and tiles.)
+"""Triton kernels of gated linear attention's forward pass.
+
+In a chunk, with G the sums of the log decays up to each token and gl their sum: O = scale exp(G) Q S + A V,
+A_ij = scale <q_i, exp(G_i - G_j) k_j> for j <= i, and S' = exp(gl) S + (exp(gl - G) K)^T V.
+
+Axes: B batch, T tokens, H heads, X = B H, N chunks of C tokens, P segments of `span` chunks each. Tensors between the
+kernels are padded to whole chunks. One decay a head: float32 `gates` [3, X, N C] are G (in log2), scale exp(G) and
+exp(gl - G), the latter two zero behind the last token. One decay a key channel (VECTOR): `gates` [X, N C, K] is G, and
+q and k are read as `reads` = scale exp(G) q and `writes` = exp(gl - G) k, [X, N C, K], beside A, [X, N, C, C].
+States, values and outputs are worked on transposed, value columns as rows (names in `_t`): so the state is the next
+product's left operand and stays in registers. Transposed scores are computed from their operands: a transposed
+accumulator as the left operand of a product is miscompiled on Hopper before Triton 3.7.1.
+Head counts and lengths are run-time numbers and not specialised, so that no architecture compiles anything anew.
+"""
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LOWEST_LOG_DECAY = tl.constexpr(-30.0)
+"""A log decay below this counts as this: exp(-30) = 1e-13, and a sum that holds one is still exact to 4e-6."""
+LOWEST_CHANNEL_DECAY = tl.constexpr(-16.0)
+"""The same for one decay a key channel: exp(-16) = 1e-7 is what float32 rounds off, and four tokens of it, exp(64), are
+far from the largest float32."""
+GATE_CHUNKS = tl.constexpr(8)
+
+RUN_TIME = ["tokens", "heads", "chunks", "segments", "span", "plane"]
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def gates_kernel(g, gates, scale, tokens, heads, chunks, plane, C: tl.constexpr):
+    """`gates` of GATE_CHUNKS chunks of one head with one decay. Grid: X (N / GATE_CHUNKS), rounded up."""
+    groups = tl.cdiv(chunks, GATE_CHUNKS)
+    x = tl.program_id(0) // groups
+    batch = x // heads
+    head = x % heads
+    places = (tl.program_id(0) % groups * GATE_CHUNKS + tl.arange(0, GATE_CHUNKS))[:, None] * C
+    places += tl.arange(0, C)[None, :]
+    inside = places < tokens
+    offsets = (batch.to(tl.int64) * tokens + places) * heads + head
+    log_decay = tl.load(g + offsets, mask=inside, other=0.0).to(tl.float32)
+    log_decay = tl.maximum(log_decay, LOWEST_LOG_DECAY) * LOG2E
+    sums = tl.cumsum(log_decay, 1)
+    kept = tl.exp2(tl.sum(log_decay, 1)[:, None] - sums)
+    gates += x.to(tl.int64) * chunks * C + places
+    padded = places < chunks * C
+    tl.store(gates, sums, mask=padded)
+    tl.store(gates + plane, tl.where(inside, tl.exp2(sums) * scale, 0.0), mask=padded)
+    tl.store(gates + 2 * plane.to(tl.int64), tl.where(inside, kept, 0.0), mask=padded)
+
+
+@triton.jit
+def border(rows, half):
+    """The row up to which a block of 2 `half` rows counts as its earlier half."""
+    return rows // (2 * half) * (2 * half) + half - 1
+
+
+@triton.jit
+def is_across(i, j, half):
+    """i is in the later and j in the earlier half of the same block of 2 `half` rows."""
+    return (i // (2 * half) == j // (2 * half)) & (i // half > j // half)
+
+
+@triton.jit
+def is_near(i, j):
+    """j is before i in the same block of 8 rows."""
+    return (i // 8 == j // 8) & (i > j)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def prepare_kernel(
+    q,
+    k,
+    g,
+    gates,
+    reads,
+    writes,
+    scores,
+    scale,
+    tokens,
+    heads,
+    chunks,
+    K: tl.constexpr,
+    C: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One chunk of one head with a decay a key channel: G, `reads`, `writes` and A. Grid: X N.
+
+    No exponent can overflow: the later half of a block sees the earlier one through their border b, exp(G_i - G_b)
+    exp(G_b - G_j), in blocks of 64, 32 and 16 rows; the rest are blocks of 8, with at most four tokens to their border.
+    """
+    n = tl.program_id(0) % chunks
+    x = tl.program_id(0) // chunks
+    batch = x // heads
+    kind = q.dtype.element_ty
+    rows = tl.arange(0, C)
+    columns = tl.arange(0, K)
+    inside = (rows < tokens - n * C)[:, None]
+    place = x.to(tl.int64) * chunks + n
+    first = batch.to(tl.int64) * tokens + n * C
+    offsets = (first * heads + x % heads) * K + rows[:, None] * (heads * K) + columns[None, :]
+    padded = place * (C * K) + rows[:, None] * K + columns[None, :]
+
+    log_decay = tl.load(g + offsets, mask=inside, other=0.0).to(tl.float32)
+    queries = tl.load(q + offsets, mask=inside, other=0.0).to(tl.float32)
+    keys = tl.load(k + offsets, mask=inside, other=0.0).to(tl.float32)
+    sums = tl.cumsum(tl.maximum(log_decay, LOWEST_CHANNEL_DECAY) * LOG2E, 0)
+    tl.store(gates + padded, sums)
+    tl.debug_barrier()  # borders are rows that other threads stored
+    gates += place * (C * K)
+    whole = tl.load(gates + (C - 1) * K + columns)[None, :]
+    tl.store(reads + padded, (queries * tl.exp2(sums) * scale).to(kind))
+    tl.store(writes + padded, (keys * tl.exp2(whole - sums)).to(kind))
+
+    past = sums - tl.load(gates + border(rows, 4)[:, None] * K + columns[None, :])
+    left = (queries * tl.exp2(past)).to(kind)
+    right = (keys * tl.exp2(-past)).to(kind)
+    near = tl.dot(left, tl.trans(right), input_precision=PRECISION)
+    found = tl.where(is_near(rows[:, None], rows[None, :]), near, 0.0)
+    found += tl.where(rows[:, None] == rows[None, :], tl.sum(queries * keys, 1)[:, None], 0.0)
+    for level in tl.static_range(3):
+        half = 8 << level
+        factor = tl.exp2(-tl.abs(sums - tl.load(gates + border(rows, half)[:, None] * K + columns[None, :])))
+        left = (queries * factor).to(kind)
+        right = (keys * factor).to(kind)
+        across = tl.dot(left, tl.trans(right), input_precision=PRECISION)
+        found += tl.where(is_across(rows[:, None], rows[None, :], half), across, 0.0)
+    tl.store(scores + place * (C * C) + rows[:, None] * C + rows[None, :], (found * scale).to(kind))
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def output_kernel(
+    q,
+    k,
+    v,
+    scores,
+    gates,
+    starts,
+    output,
+    befores,
+    last,
+    scale,
+    tokens,
+    heads,
+    chunks,
+    segments,
+    span,
+    plane,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    VECTOR: tl.constexpr,
+    STARTED: tl.constexpr,
+    TRAIN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """A segment of one head, BV value columns: chunk after chunk, with the state in registers. Grid: X P (V / BV).
+
+    For training it keeps the state before each chunk in `befores` [X, N, V, K].
+    """
+    TILES: tl.constexpr = V // BV
+    tile = tl.program_id(0) % TILES
+    segment = tl.program_id(0) // TILES % segments
+    x = tl.program_id(0) // TILES // segments
+    batch = x // heads
+    head = x % heads
+    kind = v.dtype
+
+    rows = tl.arange(0, C)
+    key_columns = tl.arange(0, K)
+    value_columns = tile * BV + tl.arange(0, BV)
+    begin = segment * span
+    end = tl.minimum(begin + span, chunks)
+    output_offsets = rows[:, None] * (heads * V) + value_columns[None, :]
+    output += ((batch.to(tl.int64) * tokens + begin * C) * heads + head) * V
+    if VECTOR:
+        gates += (x.to(tl.int64) * chunks + begin) * (C * K)
+    else:
+        gates += (x.to(tl.int64) * chunks + begin) * C
+
+    if STARTED:
+        starts += (x.to(tl.int64) * segments + segment) * (K * V)
+        state_t = tl.load(starts + value_columns[:, None] * K + key_columns[None, :])
+    else:
+        state_t = tl.zeros((BV, K), tl.float32)
+    for n in range(begin, end):
+        place = x * chunks + n
+        values_t = tl.trans(v.load([batch, n * C, head * V + tile * BV]).reshape(C, BV))
+        low_t = state_t.to(kind)
+        if TRAIN:
+            befores.store([place * V + tile * BV, 0], low_t)
+        if VECTOR:
+            queries = q.load([place * C, 0])
+            keys = k.load([place * C, 0])
+            weights_t = tl.trans(scores.load([place * C, 0]))
+            state_t *= tl.exp2(tl.load(gates + (C - 1) * K + key_columns))[None, :]
+            found_t = tl.dot(low_t, tl.trans(queries), input_precision=PRECISION)
+            written_t = values_t
+            gates += C * K
+        else:
+            queries = q.load([batch, n * C, head * K]).reshape(C, K)
+            keys = k.load([batch, n * C, head * K]).reshape(C, K)
+            sums = tl.load(gates + rows)
+            grown = tl.load(gates + plane + rows)[None, :]
+            kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
+            state_t *= tl.exp2(tl.load(gates + (C - 1)))
+            found_t = tl.dot(low_t, tl.trans(queries), input_precision=PRECISION) * grown
+            within = tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0)) * scale
+            within = tl.where(rows[:, None] <= rows[None, :], within, 0.0)
+            weights_t = (tl.dot(keys, tl.trans(queries), input_precision=PRECISION) * within).to(kind)
+            written_t = (values_t.to(tl.float32) * kept).to(kind)
+            gates += C
+        found_t = tl.dot(values_t, weights_t, found_t, input_precision=PRECISION)
+        state_t = tl.dot(written_t, keys, state_t, input_precision=PRECISION)
+        inside = (rows < tokens - n * C)[:, None]
+        tl.store(output + output_offsets, tl.trans(found_t.to(kind)), mask=inside)
+        output += C * heads * V
+    if segment == segments - 1:
+        tl.store(last + x.to(tl.int64) * (K * V) + value_columns[:, None] + key_columns[None, :] * V, state_t)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def segment_kernel(
+    k,
+    v,
+    gates,
+    states,
+    totals,
+    heads,
+    chunks,
+    segments,
+    span,
+    plane,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BV: tl.constexpr,
+    C: tl.constexpr,
+    VECTOR: tl.constexpr,
+    REVERSE: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """What a segment adds to the state, and `totals` [X, P, K], the log2 of what it leaves of the one it is given.
+
+    Stored where the next segment starts. REVERSE: what it adds to the state's gradient, from q and the output's
+    gradient in the places of k and v, stored where the segment before ends. Grid: X (P - 1) (V / BV).
+    """
+    TILES: tl.constexpr = V // BV
+    tile = tl.program_id(0) % TILES
+    x = tl.program_id(0) // TILES // (segments - 1)
+    segment = tl.program_id(0) // TILES % (segments - 1)
+    target = segment + 1
+    if REVERSE:
+        target = segment
+        segment += 1
+    batch = x // heads
+    head = x % heads
+    kind = v.dtype
+
+    rows = tl.arange(0, C)
+    key_columns = tl.arange(0, K)
+    value_columns = tile * BV + tl.arange(0, BV)
+    begin = segment * span
+    end = tl.minimum(begin + span, chunks)
+    state_t = tl.zeros((BV, K), tl.float32)
+    if VECTOR:
+        total = tl.zeros((K,), tl.float32)
+    else:
+        total = 0.0
+    for i in range(end - begin):
+        if REVERSE:
+            n = end - 1 - i
+        else:
+            n = begin + i
+        written_t = tl.trans(v.load([batch, n * C, head * V + tile * BV]).reshape(C, BV))
+        if VECTOR:
+            keys = k.load([(x * chunks + n) * C, 0])
+            whole = tl.load(gates + ((x.to(tl.int64) * chunks + n) * C + (C - 1)) * K + key_columns)
+            state_t *= tl.exp2(whole)[None, :]
+        else:
+            keys = k.load([batch, n * C, head * K]).reshape(C, K)
+            here = gates + (x.to(tl.int64) * chunks + n) * C
+            whole = tl.load(here + (C - 1))
+            state_t *= tl.exp2(whole)
+            factors = tl.load(here + (1 if REVERSE else 2) * plane.to(tl.int64) + rows)
+            written_t = (written_t.to(tl.float32) * factors[None, :]).to(kind)
+        total += whole
+        state_t = tl.dot(written_t, keys, state_t, input_precision=PRECISION)
+    states += (x.to(tl.int64) * segments + target) * (K * V)
+    tl.store(states + value_columns[:, None] * K + key_columns[None, :], state_t)
+    if tile == 0:
+        tl.store(totals + (x.to(tl.int64) * segments + segment) * K + key_columns, tl.zeros((K,), tl.float32) + total)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def join_kernel(totals, states, segments, K: tl.constexpr, V: tl.constexpr, BV: tl.constexpr, REVERSE: tl.constexpr):
+    """Joins segments in place: states[s + 1] += exp2(totals[s]) states[s]; reversed, states[s - 1] likewise.
+
+    Grid: X (V / BV).
+    """
+    TILES: tl.constexpr = V // BV
+    x = (tl.program_id(0) // TILES).to(tl.int64)
+    key_columns = tl.arange(0, K)
+    value_columns = tl.program_id(0) % TILES * BV + tl.arange(0, BV)
+    first = x * segments
+    step = 1
+    if REVERSE:
+        first += segments - 1
+        step = -1
+    states += first * (K * V) + value_columns[:, None] * K + key_columns[None, :]
+    totals += first * K + key_columns
+    state_t = tl.load(states)
+    for s in tl.range(1, segments, num_stages=4):
+        state_t = state_t * tl.exp2(tl.load(totals + (s - 1) * step * K))[None, :]
+        state_t += tl.load(states + s * step * (K * V))
+        tl.store(states + s * step * (K * V), state_t)
