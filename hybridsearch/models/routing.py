@@ -68,7 +68,7 @@ class Router(nn.Module):
         description = self.description
         length = complete * description.chunk
         rest = scores[:, length:]
-        chunks = scores[:, :length].reshape(len(scores), complete, description.chunk, -1)
+        chunks = scores[:, :length].reshape(len(scores), complete, description.chunk, scores.shape[-1])
         if description.score == "last":
             return self._route(_decisions(chunks[:, :, -1])), scores.new_empty(len(scores), 0)
         half = scores.shape[-1] // (2 if description.score == "mean_max" else 1)
@@ -108,7 +108,7 @@ def softmax_share(model: nn.Module) -> float | None:
 
 
 def _decisions(scores: Tensor) -> Tensor:
-    return scores.view(*scores.shape[:-1], -1, 2)
+    return scores.view(*scores.shape[:-1], scores.shape[-1] // 2, 2)
 
 
 def _per_head(decisions: Tensor, description: TokenRoute, dim: int = 1) -> Tensor:
