@@ -36,7 +36,7 @@ def resume(
     with place.open_store() as store:
         settings = change(launch.recorded_settings(store.study(study)))
     places = place.places()
+    execute = running.executor(address, places.study(study) / "ray.log")
     with live.view(study, settings, quiet=place.quiet) as view:
-        execute = running.executor(address, places.study(study) / "ray.log")
         outcome = launch.resume(study, places, execute, view, change)
     raise typer.Exit(running.summary(place, outcome))

@@ -58,8 +58,8 @@ def _run(place: session.Session, settings: "SearchSettings", space: "Document", 
     places = place.places()
     plan = launch.plan(settings, space, places)
     name = str(settings.study)
+    execute = running.executor(address, places.study(name) / "ray.log")
     with live.view(name, settings, quiet=place.quiet) as view:
-        execute = running.executor(address, places.study(name) / "ray.log")
         outcome = launch.start(plan, execute, view, machine=running.machine(settings, address))
     return running.summary(place, outcome)
 
