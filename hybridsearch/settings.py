@@ -67,6 +67,10 @@ class TrainingSettings(Settings):
     """Sequences a step."""
     learning_rates: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (3e-3,)
     """Peak AdamW learning rates; each candidate is trained with all of them and scored by its best."""
+    embedding_factor: PositiveFloat = 8.0
+    """Learning rate of the embedding over that of the rest. A row learns only where its token stands, and an input's
+    rate need not shrink with width (2203.03466). With 1, three linear layers under a full one hide the tokens: recall
+    0.05 after 300 steps of 4-layer 3:1 hybrids, against 0.99 with 8."""
     seeds: PositiveInt = 1
     """Replicates per learning rate: other initial weights and other data."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1

@@ -46,8 +46,12 @@ class Replicate:
         self.model = build(plan.architecture, vocabulary, generator=weights, device=plan.device, dtype=torch.float32)
         for router in (module for module in self.model.modules() if isinstance(module, Router)):
             router.noise = self._noise
+        training = plan.evaluation.training
         self.optimizer = adamw(
-            self.model, learning_rate=learning_rate, weight_decay=plan.evaluation.training.weight_decay
+            self.model,
+            learning_rate=learning_rate,
+            weight_decay=training.weight_decay,
+            embedding_factor=training.embedding_factor,
         )
 
     def advance(self) -> Tensor:
