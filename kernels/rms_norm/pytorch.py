@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
     """x / sqrt(mean x^2 + epsilon) over the last axis, times `weight` if there is one; same shape and dtype as `x`."""
-    return F.rms_norm(x, x.shape[-1:], weight, epsilon)
+    # Under autocast the weight stays float32, and torch has a fused norm for equal dtypes only.
+    return F.rms_norm(x, x.shape[-1:], None if weight is None else weight.to(x.dtype), epsilon)
 
 
 def unit_length(x: Tensor, epsilon: float) -> Tensor:
