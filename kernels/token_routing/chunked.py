@@ -22,8 +22,9 @@ from hybridsearch.kernels.token_routing.reference import LinearState, OwnChunk
 LOWEST_LOG_DECAY = -100.0
 """A log decay below this counts as this (exp(-100) = 4e-44), so that even -inf leaves the sums in a chunk exact."""
 
-ROWS = 32
-"""Least queries of one softmax block: on one core 32 to 64 rows of scores stay in the cache, 128 take twice as long."""
+CPU_ROWS, OTHER_ROWS = 32, 128
+"""Least queries of one softmax block: on one core 32 to 64 rows of scores stay in the cache and 128 take twice as long;
+elsewhere few launches matter more."""
 
 
 KEPT_TOKENS = 1024
@@ -144,7 +145,7 @@ class _RoutedSoftmax(torch.autograd.Function):
         typed = gate > 0.5
         o = torch.empty_like(v)
         kept = []
-        for start, stop in _row_blocks(q.shape[1], chunk):
+        for start, stop in _row_blocks(q, chunk):
             weight = _weight(q, k, typed, (start, stop), chunk, reads_own)
             o[:, start:stop] = torch.bmm(weight, v[:, :stop])
             if q.shape[1] <= KEPT_TOKENS:
@@ -163,7 +164,7 @@ class _RoutedSoftmax(torch.autograd.Function):
         delta = (do * o).sum(-1, keepdim=True)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         columns = q.new_zeros(q.shape[0], tokens)
-        for index, (start, stop) in enumerate(_row_blocks(tokens, chunk)):
+        for index, (start, stop) in enumerate(_row_blocks(q, chunk)):
             weight = kept[index] if kept else _weight(q, k, typed, (start, stop), chunk, ctx.reads_own)
             dv[:, :stop].baddbmm_(weight.mT, do[:, start:stop])
             ds = torch.baddbmm(delta[:, start:stop], do[:, start:stop], v[:, :stop].mT, beta=-1.0).mul_(weight)
@@ -177,8 +178,9 @@ class _RoutedSoftmax(torch.autograd.Function):
         return dq, dk, dv, dgate, None, None
 
 
-def _row_blocks(tokens: int, chunk: int) -> list[tuple[int, int]]:
-    rows = chunk * max(1, ROWS // chunk)
+def _row_blocks(q: Tensor, chunk: int) -> list[tuple[int, int]]:
+    tokens = q.shape[1]
+    rows = chunk * max(1, (CPU_ROWS if q.device.type == "cpu" else OTHER_ROWS) // chunk)
     return [(start, min(start + rows, tokens)) for start in range(0, tokens, rows)]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from hybridsearch.spec.architecture import Architecture, Layer
 from hybridsearch.spec.canonical import canonical_json, content_hash, parse
-from hybridsearch.spec.combinators import Mixer
+from hybridsearch.spec.combinators import HeadSplit, Mixer, TokenRoute
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
 GOLDEN: dict[str, tuple[Mixer, str]] = {
@@ -27,6 +27,20 @@ GOLDEN: dict[str, tuple[Mixer, str]] = {
     "gated_linear": (
         GatedLinear(heads=2, head_dim=16, decay="scalar"),
         "a68d7d8aadcd6539a6034d18a9a5aa1cf936191a51f6f0d47a905f314a0ec809",
+    ),
+    "token_route": (
+        TokenRoute(
+            softmax=FullAttention(heads=4, head_dim=16),
+            linear=GatedDelta(heads=2, head_dim=32),
+            chunk=16,
+            routing="periodic",
+            share=0.25,
+        ),
+        "42a58e6f094e30ae9e3067cfd7fe5d4996b4c81ef72e500296d7b8e4da85d15e",
+    ),
+    "head_split": (
+        HeadSplit(branches=(FullAttention(heads=2, head_dim=16), GatedDelta(heads=2, head_dim=16))),
+        "965c4d72418b12581c208d607d17ebc6821615f6d300f59f0a2d2756776653bc",
     ),
 }
 
