@@ -121,12 +121,7 @@ def _connect(workers: WorkerSettings, address: str | None) -> None:
 
 
 def check_address(address: str) -> None:
-    """Ask early whether somebody listens there: Ray itself waits a minute and more for an address where nobody does.
-
-    Raises:
-        ClusterUnreachable: nobody answers.
-        InvalidSetting: it is no address of a cluster.
-    """
+    """Raise `ClusterUnreachable` if nobody listens there: Ray itself would wait a minute and more."""
     if "://" in address:
         raise InvalidSetting(
             f"address `{address}` is a Ray Client address; run this on a machine of the cluster with `--address auto`"
