@@ -25,15 +25,15 @@ def executor(address: str | None, log: Path) -> "Execute":
         InvalidSetting: it is no address of a cluster.
     """
     if address is not None:
-        from hybridsearch.control import ray_tune
+        from hybridsearch.control import ray_cluster
 
-        ray_tune.check_address(address)
+        ray_cluster.check_address(address)
 
     def execute(controller: "Controller", workers: "WorkerSettings") -> None:
-        from hybridsearch.control import ray_tune
+        from hybridsearch.control import ray_cluster, ray_tune
         from hybridsearch.workers.evaluate import evaluate
 
-        ray_tune.run(controller, evaluate, workers, ray_tune.Cluster(address=address, log=str(log)))
+        ray_tune.run(controller, evaluate, workers, ray_cluster.Cluster(address=address, log=str(log)))
 
     return execute
 

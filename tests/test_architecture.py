@@ -30,7 +30,7 @@ DOORS = {
     "triton": ("kernels",),
     "torch": ("kernels", "models", "tasks", "training", "workers", "export/huggingface"),
     "optuna": ("search/optuna_samplers",),
-    "ray": ("control/ray_tune", "workers/trainable"),
+    "ray": ("control/ray_cluster", "control/ray_tune", "workers/trainable"),
     "sqlalchemy": ("db",),
     "alembic": ("db",),
     "mlflow": ("reporting/mlflow_runs",),

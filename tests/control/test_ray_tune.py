@@ -15,7 +15,7 @@ import pytest
 from ray import cloudpickle
 
 from hybridsearch.control import ray_tune
-from hybridsearch.control.ray_tune import Cluster
+from hybridsearch.control.ray_cluster import Cluster
 from hybridsearch.errors import ClusterUnreachable, FailureReason, InvalidSetting, TrialFailure, TrialPaused
 from hybridsearch.settings import WorkerSettings
 from hybridsearch.trial import Job, Report, TrialState
