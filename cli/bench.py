@@ -53,12 +53,7 @@ def bench(
     from hybridsearch.workers import device as machine
     from hybridsearch.workers.bench import bench as measure
 
-    for name, value, known in (
-        ("precision", precision, ("float32", "bfloat16")),
-        ("device", device, ("auto", "cpu", "cuda")),
-    ):
-        if value not in known:
-            raise InvalidSetting(f"{name} `{value}` is not known; choose {', '.join(known)}")
+    check(precision, device)
     settings = shapes(contexts, batches, decode, repeats)
     found = {target: architecture(session.of(context), target, space) for target in targets}
     if not session.of(context).quiet:
@@ -72,6 +67,20 @@ def bench(
     )
     rows = [row for target, result in zip(found, results, strict=True) for row in _rows(target, found[target], result)]
     show.listing(sorted(rows, key=lambda row: (row["phase"], row["context"], row["batch"])), COLUMNS, form)
+
+
+def check(precision: str, device: str) -> None:
+    """Refuse words that are not known.
+
+    Raises:
+        InvalidSetting: one of them is not.
+    """
+    for name, value, known in (
+        ("precision", precision, ("float32", "bfloat16")),
+        ("device", device, ("auto", "cpu", "cuda")),
+    ):
+        if value not in known:
+            raise InvalidSetting(f"{name} `{value}` is not known; choose {', '.join(known)}")
 
 
 def architecture(place: session.Session, target: str, space: str) -> "Architecture":

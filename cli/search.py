@@ -73,12 +73,29 @@ def read(
         InvalidFile: the file or a change breaks the schema; the text names the line or the option.
         InvalidSetting: no such preset, or an option that is no `key=value`.
     """
-    from hybridsearch.control.budget import parse
     from hybridsearch.search_spaces import catalog, ready_made
-    from hybridsearch.settings import SearchSettings, override
+    from hybridsearch.settings import SearchSettings
+
+    document = changed(ready_made.read(config), options, budget, given)
+    settings = document.validate(SearchSettings)
+    if isinstance(settings.space, dict):
+        return settings, document.section("space")
+    # A path in the file is meant from the file's folder, one on the command line from here.
+    folder = Path() if ("space",) in document.origins else Path(document.source).parent
+    return settings, catalog.document(settings.space, folder)
+
+
+def changed(document: "Document", options: list[str], budget: str | None, given: dict[str, object]) -> "Document":
+    """The document with the command line's changes, each with the option that it came from.
+
+    Raises:
+        InvalidFile: a value is not YAML.
+        InvalidSetting: an option is no `key=value`, or the budget is none.
+    """
+    from hybridsearch.control.budget import parse
+    from hybridsearch.settings import override
     from hybridsearch.yaml_files import parse_value
 
-    document = ready_made.read(config)
     for option in options:
         key, equals, text = option.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
@@ -89,15 +106,9 @@ def read(
         limits = parse(budget).model_dump(exclude_none=True)
         document = document.changed(("budget",), {**document.data, "budget": limits}, f"option `--budget {budget}`")
     for key, value in given.items():
-        flag = key.partition(".")[0]
         data = override(document.data, key, value)
-        document = document.changed(tuple(key.split(".")), data, f"option `--{flag} {value}`")
-    settings = document.validate(SearchSettings)
-    if isinstance(settings.space, dict):
-        return settings, document.section("space")
-    # A path in the file is meant from the file's folder, one on the command line from here.
-    folder = Path() if ("space",) in document.origins else Path(document.source).parent
-    return settings, catalog.document(settings.space, folder)
+        document = document.changed(tuple(key.split(".")), data, f"option `--{key.partition('.')[0]} {value}`")
+    return document
 
 
 def named(place: session.Session, settings: "SearchSettings", config: str) -> "SearchSettings":
