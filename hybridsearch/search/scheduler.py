@@ -12,7 +12,8 @@ from enum import StrEnum
 
 import numpy as np
 
-from hybridsearch.pareto.crowding import ranking
+from hybridsearch.pareto.crowding import distances
+from hybridsearch.pareto.dominance import ranks
 from hybridsearch.search.history import Entry
 from hybridsearch.search.rungs import Ladder
 
@@ -57,7 +58,7 @@ def decide(recorded: Iterable[Entry], own: Entry, rung: int, ladder: Ladder) -> 
     fidelity = ladder.at(rung)
     entries = [entry for entry in recorded if entry.trial != own.trial]
     entries = sorted([*entries, own], key=lambda entry: entry.trial)
-    rank, fronts, position = _place(entries, own)
+    rank, fronts, position = _place(entries, next(i for i, entry in enumerate(entries) if entry is own))
     keep = ladder.keep(len(entries))
     standing = f"rank {rank} of {fronts} front{'s' * (fronts > 1)}, position {position} of {len(entries)}"
     if ladder.is_last(rung):
@@ -76,9 +77,14 @@ def decide(recorded: Iterable[Entry], own: Entry, rung: int, ladder: Ladder) -> 
     )
 
 
-def _place(entries: list[Entry], own: Entry) -> tuple[int, int, int]:
-    """Front of `own`, number of fronts and position, all counted from 1; equals go to the lower trial number."""
-    result = ranking([e.score.minimised for e in entries], [e.score.violation for e in entries])
-    index = entries.index(own)
-    position = int(np.flatnonzero(result.order == index)[0]) + 1
-    return int(result.ranks[index]) + 1, int(result.ranks.max()) + 1, position
+def _place(entries: list[Entry], own: int) -> tuple[int, int, int]:
+    """Front of entry `own`, number of fronts and position, all counted from 1; equals go to the lower trial number."""
+    values = [entry.score.minimised for entry in entries]
+    fronts = ranks(values, [entry.score.violation for entry in entries])
+    front = int(fronts[own])
+    beside = np.flatnonzero(fronts == front)
+    room = distances([values[index] for index in beside])
+    mine = int(np.flatnonzero(beside == own)[0])
+    ahead = np.count_nonzero(room > room[mine]) + np.count_nonzero(room[:mine] == room[mine])
+    position = int(np.count_nonzero(fronts < front) + ahead) + 1
+    return front + 1, int(fronts.max()) + 1, position
