@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH ?= 2.13.0
+TRITON ?= 3.7.1
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .PHONY: search test check format lint types install clean
@@ -32,7 +33,8 @@ types: $(VENV)/.installed-dev
 
 install: $(VENV)/.installed
 
-# Without an NVIDIA GPU the CPU build of torch is taken: the CUDA build weighs several gigabytes.
+# Without an NVIDIA GPU the CPU build of torch is taken: the CUDA build weighs several gigabytes. It brings no Triton;
+# the version that this torch is built with is taken for the tests of the kernels.
 $(VENV)/.torch:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hybridsearch needs Python 3.11 or newer; found %s (set PYTHON=python3.12, say)" % sys.version.split()[0])'
 	$(PYTHON) -m venv $(VENV)
@@ -43,7 +45,8 @@ $(VENV)/.torch:
 	else \
 	    set -- 'torch==$(TORCH)'; \
 	fi; \
-	echo "installing $$1"; $(BIN)/pip install --quiet --disable-pip-version-check "$$@"
+	echo "installing $$1"; $(BIN)/pip install --quiet --disable-pip-version-check "$$@" \
+	    "$$(nvidia-smi -L >/dev/null 2>&1 && echo triton || echo 'triton==$(TRITON)'); platform_system == 'Linux'"
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.torch pyproject.toml

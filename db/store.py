@@ -112,15 +112,8 @@ class Store:
     def claim(self, study: str, owner: str | None = None, *, stale_seconds: float = STALE_SECONDS) -> str | None:
         """Become the one process that runs the study; from then on a write fails once another has taken it over.
 
-        A claim is taken over when its owner was silent for `stale_seconds`, or was a process of this host that ended.
-
-        Args:
-            study: name of the study.
-            owner: `host:pid`; none means this process.
-            stale_seconds: longest silence, in seconds; call `heartbeat` several times as often.
-
-        Returns:
-            The dead owner it was taken over from, or none.
+        A claim is taken over, and its dead owner returned, when that was silent for `stale_seconds` (call `heartbeat`
+        several times as often), or was a process of this host that ended. No `owner` means this process, `host:pid`.
 
         Raises:
             StoreUnavailable: another owner is alive; the text names it.
@@ -137,6 +130,11 @@ class Store:
         if owner is not None:
             with self._transactions.write() as connection:
                 studies.release_study(connection, study, owner)
+
+    def renew(self, study: str, settings_json: str) -> None:
+        """Record the settings that a resumed study goes on with, e.g. a larger budget."""
+        with self._transactions.write_study(study) as (connection, key):
+            studies.renew_settings(connection, key, settings_json)
 
     def heartbeat(self, study: str, seconds: float = 0.0) -> float:
         """Say that the search is alive, add `seconds` of search time, and return the search time over all resumes."""

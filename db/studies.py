@@ -123,6 +123,11 @@ def beat(connection: Connection, key: int, seconds: float, now: float) -> float:
     return connection.execute(select(StudyRow.elapsed).where(StudyRow.id == key)).scalar_one()
 
 
+def renew_settings(connection: Connection, key: int, settings_json: str) -> None:
+    """Replace the study's settings."""
+    connection.execute(update(StudyRow).where(StudyRow.id == key).values(settings=settings_json))
+
+
 def insert_event(connection: Connection, key: int, event: Event, now: float) -> None:
     """Add an event to the study."""
     connection.execute(

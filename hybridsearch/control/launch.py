@@ -127,6 +127,8 @@ def with_limits(budget: BudgetSettings | None, workers: int | None) -> Callable[
 def _run(plan: Plan, store: Store, study: str, execute: Execute, view: View, *, resumed: bool) -> Outcome:
     store.claim(study)
     try:
+        if resumed:
+            store.renew(study, plan.settings.model_dump_json())
         settings_yaml = _write_settings(plan, study)
         reporter = open_reporter(plan.places.tracking)
         try:

@@ -56,7 +56,7 @@ def eventful(job: Job) -> Iterator[Report]:
 def test_everything_that_can_happen_to_a_trial(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
     monkeypatch.setattr(ray_tune, "GRACE_SECONDS", 1.0)
     search = make(budget={"trials": 5}, workers={"timeout_minutes": 0.05, "count": 2}, early_stopping=False)
     controller = search.controller()

@@ -126,3 +126,10 @@ def test_a_process_that_lost_its_study_can_write_no_more(
                 write()
         store.release("recall")
         assert (other.trials("recall"), other.events("recall"), other.study("recall")) == before
+
+
+def test_a_resumed_study_keeps_its_new_settings(store: Store, study: StudyRecord) -> None:
+    store.renew(study.name, '{"budget": {"trials": 40}}')
+    found = store.study(study.name)
+    assert found.settings_json == '{"budget": {"trials": 40}}'
+    assert (found.seed, found.space_json) == (study.seed, study.space_json)
