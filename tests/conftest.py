@@ -8,7 +8,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-# Triton reads this at its first import; without a GPU its kernels are run by its interpreter (tests/kernels/conftest.py).
+# Triton reads this at its first import: without a GPU its interpreter runs the kernels (tests/kernels/conftest.py).
 os.environ.setdefault("TRITON_INTERPRET", "0" if Path("/dev/nvidiactl").exists() else "1")
 
 

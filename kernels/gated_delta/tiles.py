@@ -6,6 +6,7 @@ import torch
 
 CHUNK = 64
 LARGEST_KEY = 128
+LARGEST_VALUE = 128
 DTYPES = (torch.bfloat16, torch.float32)
 
 
@@ -22,11 +23,11 @@ class Tile(NamedTuple):
 # Keys: the largest key size the choice serves.
 BFLOAT16 = {
     "prepare": {64: Tile(64, 4, 1), 128: Tile(64, 4, 1)},
-    "output": {64: Tile(64, 4, 3), 128: Tile(64, 4, 2)},
-    "segment": {64: Tile(64, 4, 3), 128: Tile(64, 4, 2)},
+    "output": {64: Tile(64, 4, 3), 128: Tile(64, 4, 3)},
+    "segment": {64: Tile(64, 4, 3), 128: Tile(64, 4, 3)},
     "join": {64: Tile(32, 4, 1), 128: Tile(32, 8, 1)},
-    "values_backward": {64: Tile(64, 4, 3), 128: Tile(64, 4, 2)},
-    "inputs_backward": {64: Tile(64, 8, 1), 128: Tile(64, 8, 2)},
+    "values_backward": {64: Tile(64, 4, 3), 128: Tile(64, 4, 3)},
+    "inputs_backward": {64: Tile(32, 4, 1), 128: Tile(32, 4, 1)},
 }
 FLOAT32 = {
     "prepare": {64: Tile(64, 8, 1), 128: Tile(64, 8, 1)},
@@ -39,7 +40,7 @@ FLOAT32 = {
 
 
 def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Tile:
-    """The tile of a kernel; its columns divide `value_size` (padded by `padded_value_size`)."""
+    """The tile of a kernel; its columns divide `value_size`, a power of two."""
     sizes = (FLOAT32 if dtype == torch.float32 else BFLOAT16)[kernel]
     chosen = sizes[min(size for size in sizes if key_size <= size)]
     widest = {"segment": min(value_size, key_size), "inputs_backward": key_size}.get(kernel, value_size)
@@ -52,5 +53,5 @@ def padded_key_size(size: int) -> int:
 
 
 def padded_value_size(size: int) -> int:
-    """A power of two from 16 to 64, or a multiple of 64."""
-    return padded_key_size(size) if size <= 64 else -(-size // 64) * 64
+    """A power of two from 16 to `LARGEST_VALUE`, or a multiple of it."""
+    return padded_key_size(size) if size <= LARGEST_VALUE else -(-size // LARGEST_VALUE) * LARGEST_VALUE

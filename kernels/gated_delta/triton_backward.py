@@ -2,10 +2,10 @@
 # (Triton's language is not Python's types: a jitted function sees pointers and tiles.)
 """Triton kernels of the gated delta rule's backward pass; axes, padding and formulas as in `triton_forward`.
 
-dV = A^T (P^T dO + beta exp(gl - gc) K dS') and dS = exp(gl) dS' + (scale exp(gc) Q)^T dO - (exp(gc) K)^T dV run over the chunks from the last to the first; then every chunk alone finds
-dq, dk, dg and dbeta from dO E^T, dV E^T, dO S^T, dV S^T and E dS'^T: neither A nor Q K^T nor K K^T is needed again.
-A transposed product is computed from its operands (E dO^T for (dO E^T)^T): a transposed accumulator as the left operand
-of a product is miscompiled on Hopper before Triton 3.7.1.
+dV = A^T (P^T dO + beta exp(gl - gc) K dS') and dS = exp(gl) dS' + (scale exp(gc) Q)^T dO - (exp(gc) K)^T dV run over
+the chunks from the last to the first; then every chunk alone finds dq, dk, dg and dbeta from dO E^T, dV E^T, dO S^T,
+dV S^T and E dS'^T: neither A nor Q K^T nor K K^T is needed again. A transposed product is computed from its operands
+(E dO^T for (dO E^T)^T): a transposed accumulator as left operand is miscompiled on Hopper before Triton 3.7.1.
 """
 
 import triton
@@ -60,27 +60,16 @@ def values_backward_kernel(
     batch = x // value_heads
     value_head = x % value_heads
     head = value_head // (value_heads // heads)
-    kind = q.dtype.element_ty
+    kind = q.dtype
 
     rows = tl.arange(0, C)
-    key_columns = tl.arange(0, K)
     value_columns = tile * BV + tl.arange(0, BV)
     begin = segment * span
     end = tl.minimum(begin + span, chunks)
-    first = batch.to(tl.int64) * tokens + (end - 1) * C
-    key_offsets = rows[:, None] * (heads * K) + key_columns[None, :]
+    state_offsets = value_columns[:, None] * K + tl.arange(0, K)[None, :]
     value_offsets = rows[:, None] * (value_heads * V) + value_columns[None, :]
-    square_offsets = rows[:, None] * C + rows[None, :]
-    state_offsets = value_columns[:, None] * K + key_columns[None, :]
-    q += (first * heads + head) * K
-    k += (first * heads + head) * K
-    d_output += (first * value_heads + value_head) * V
-    d_values += (first * value_heads + value_head) * V
-    padded = x.to(tl.int64) * chunks * C + (end - 1) * C
-    inverse += padded * C
-    scores += padded * C
-    d_afters += (x.to(tl.int64) * chunks + end - 1) * (K * V)
-    gates += padded + 2 * plane.to(tl.int64)
+    d_values += ((batch.to(tl.int64) * tokens + (end - 1) * C) * value_heads + value_head) * V
+    gates += x.to(tl.int64) * chunks * C + (end - 1) * C
 
     place = x.to(tl.int64) * segments + segment
     if ENDED and not ALONE:
@@ -88,47 +77,42 @@ def values_backward_kernel(
     else:
         d_state_t = tl.zeros((BV, K), tl.float32)
     if GATED:
-        whole_decay = tl.load(gates + (C - 1))
+        whole_sum = tl.load(gates + (C - 1))
     for i in range(end - begin):
         n = end - 1 - i
-        inside = rows < tokens - n * C
-        keys = tl.load(k + key_offsets, mask=inside[:, None], other=0.0)
-        queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
-        d_out_t = tl.trans(tl.load(d_output + value_offsets, mask=inside[:, None], other=0.0))
-        solve = tl.load(inverse + square_offsets)
-        weights = tl.load(scores + square_offsets)
-        kept = tl.load(gates + plane + rows)[None, :]
+        at = x * chunks + n
+        keys = k.load([batch, n * C, head * K]).reshape(C, K)
+        queries = q.load([batch, n * C, head * K]).reshape(C, K)
+        d_out_t = tl.trans(d_output.load([batch, n * C, value_head * V + tile * BV]).reshape(C, BV))
+        solve = inverse.load([at * C, 0])
+        weights = scores.load([at * C, 0])
+        kept = tl.load(gates + 3 * plane.to(tl.int64) + rows)[None, :]
         d_low_t = d_state_t.to(kind)
         if not ALONE:
-            tl.store(d_afters + state_offsets, d_low_t)
+            d_afters.store([at * V + tile * BV, 0], d_low_t)
         d_error_t = kept * tl.dot(d_low_t, tl.trans(keys), input_precision=PRECISION)
         d_error_t = tl.dot(d_out_t, weights, d_error_t, input_precision=PRECISION)
         d_value_t = tl.dot(d_error_t.to(kind), solve, input_precision=PRECISION)
         if not ALONE:
-            tl.store(d_values + value_offsets, tl.trans(d_value_t.to(kind)), mask=inside[:, None])
+            inside = (rows < tokens - n * C)[:, None]
+            tl.store(d_values + value_offsets, tl.trans(d_value_t.to(kind)), mask=inside)
         d_read_t = d_out_t.to(tl.float32) * scale
+        grown = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
+        d_read_t *= grown
         if GATED:
-            grown = tl.load(gates + rows)[None, :]
             d_value_t *= grown
-            d_read_t *= grown
-            d_state_t *= whole_decay
-            whole_decay = tl.load(gates - 1, mask=n > begin, other=0.0)
+            d_state_t *= tl.exp2(whole_sum)
+            whole_sum = tl.load(gates - 1, mask=n > begin, other=0.0)
         d_state_t = tl.dot((-d_value_t).to(kind), keys, d_state_t, input_precision=PRECISION)
         d_state_t = tl.dot(d_read_t.to(kind), queries, d_state_t, input_precision=PRECISION)
-        q -= C * heads * K
-        k -= C * heads * K
-        d_output -= C * value_heads * V
         d_values -= C * value_heads * V
-        inverse -= C * C
-        scores -= C * C
         gates -= C
-        d_afters -= K * V
     if ALONE:
         tl.store(d_ends + (place - 1) * (K * V) + state_offsets, d_state_t)
     else:
         if segment == 0:
             d_initial += x.to(tl.int64) * (K * V)
-            tl.store(d_initial + value_columns[:, None] + key_columns[None, :] * V, d_state_t)
+            tl.store(d_initial + value_columns[:, None] + tl.arange(0, K)[None, :] * V, d_state_t)
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -159,6 +143,7 @@ def inputs_backward_kernel(
     PRECISION: tl.constexpr,
 ):
     """One chunk of one head: dq and dk (a value head's share), dg and dbeta, BK key columns at a time. Grid: X N."""
+    TRACE: tl.constexpr = V > 64
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks
     batch = x // value_heads
@@ -213,32 +198,37 @@ def inputs_backward_kernel(
     d_sums = tl.zeros((C,), tl.float32)
     d_strength = tl.zeros((C,), tl.float32)
     at_end = tl.zeros((C,), tl.float32)
-    d_state = tl.zeros((V,), tl.float32)
+    d_state = tl.zeros((BK if TRACE else V,), tl.float32)
     for _ in range(K // BK):
         keys = tl.load(k + key_offsets, mask=inside[:, None], other=0.0)
         queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
         d_after_t = tl.load(d_afters + state_offsets)
-        before_t = tl.load(befores + state_offsets)
-        exact = keys.to(tl.float32)
-
         column = tl.dot(tl.trans(error_t), d_after_t, input_precision=PRECISION)
         if GATED:
             column *= kept
-            at_end += tl.sum(exact * column, 1)
-            d_state += tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 1)
+            at_end += tl.sum(keys.to(tl.float32) * column, 1)
         column = tl.dot(d_scores_t, queries, column, input_precision=PRECISION)
         column = tl.dot(d_system_t, keys, column, input_precision=PRECISION)
-        d_strength += tl.sum(exact * column, 1)
+        d_strength += tl.sum(keys.to(tl.float32) * column, 1)
+        column *= strength[:, None]
+        before_t = tl.load(befores + state_offsets)
+        if GATED:
+            if TRACE:
+                # The sum over S dS' as a trace: elementwise it would hold two wide tiles in registers.
+                overlap = tl.dot(tl.trans(before_t), d_after_t, input_precision=PRECISION)
+                d_state += tl.sum(tl.where(columns[:, None] == columns[None, :], overlap, 0.0), 1)
+            else:
+                d_state += tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 1)
         row = -tl.dot(d_value, before_t, input_precision=PRECISION)
         if GATED:
             row *= grown
         row = tl.dot(d_system, keys, row, input_precision=PRECISION)
-        column *= strength[:, None]
         tl.store(d_k + share_offsets, (row + column).to(kind), mask=inside[:, None])
+        if GATED:
+            d_sums += tl.sum(keys.to(tl.float32) * (row - column), 1)
         d_query = scale * tl.dot(d_out, before_t, input_precision=PRECISION)
         if GATED:
             d_query *= grown
-            d_sums += tl.sum(exact * (row - column), 1)
         d_query = tl.dot(d_scores, keys, d_query, input_precision=PRECISION)
         tl.store(d_q + share_offsets, d_query.to(kind), mask=inside[:, None])
         if GATED:

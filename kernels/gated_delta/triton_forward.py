@@ -2,15 +2,15 @@
 # (Triton's language is not Python's types: a jitted function sees pointers and tiles.)
 """Triton kernels of the gated delta rule's forward pass.
 
-In a chunk, with gc, gl and M as in `chunked`: the errors E = A (V - exp(gc) K S), A = (I + L)^-1, L = strict_lower(K K^T
-M) diag(beta), are what the state got wrong; O = scale exp(gc) Q S + P E, P = scale tril(Q K^T M) diag(beta), and
-S' = exp(gl) S + K^T (exp(gl - gc) beta E). (`chunked` solves for U = beta E; with E, beta's gradient needs no division.)
+In a chunk, with gc, gl and M as in `chunked`: E = A (V - exp(gc) K S) is what the state got wrong, where A = (I + L)^-1
+and L = strict_lower(K K^T M) diag(beta); O = scale exp(gc) Q S + P E with P = scale tril(Q K^T M) diag(beta); and
+S' = exp(gl) S + K^T (exp(gl - gc) beta E). (`chunked` solves for U = beta E; E spares a division in beta's gradient.)
 
 Axes: B batch, T tokens, H heads of q and k, HV heads of v and of the state, X = B HV, N chunks of C tokens, G segments
-of `span` chunks each. Tensors between the kernels are padded to whole chunks: float32 `gates` [4, X, N C] are the sum of
-log2 decays (gc), beta, exp(gc) and beta exp(gl - gc); A and P are [X, N, C, C], errors [X, N, V, C], states [X, N, V, K].
-States, errors and reads are worked on transposed, value columns as rows (names in `_t`): so each product's result is the
-next one's left operand and stays in registers.
+of `span` chunks. Tensors between the kernels are padded to whole chunks: `gates` [4, X, N C], float32, are gc / log 2,
+beta, exp(gc) and beta exp(gl - gc); A and P are [X, N, C, C], errors [X, N, V, C], states [X, N, V, K].
+States, errors and reads are worked on transposed, value columns as rows (names in `_t`): then each product's result is
+the next one's left operand and stays in registers. Tiles are loaded and stored through descriptors (TMA on Hopper).
 Head counts and lengths are run-time numbers and not specialised, so that no architecture compiles anything anew.
 """
 
@@ -79,7 +79,11 @@ def prepare_kernel(
         factors *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
         kept *= tl.exp2(tl.sum(log_decay, 0) - sums)
         tl.store(gates, sums)
-        tl.store(gates + 2 * plane.to(tl.int64), tl.exp2(sums))
+        grown = tl.exp2(sums)
+    else:
+        grown = tl.full((C,), 1.0, tl.float32)
+    # Zero behind the last token: there the tiles of q, k and v hold another sequence's rows.
+    tl.store(gates + 2 * plane.to(tl.int64), tl.where(inside, grown, 0.0))
     tl.store(gates + 3 * plane.to(tl.int64), kept)
     reads = tl.where(rows[:, None] >= rows[None, :], reads * factors * scale, 0.0)
     tl.store(scores + square_offsets, reads.to(scores.dtype.element_ty))
@@ -147,77 +151,55 @@ def output_kernel(
     batch = x // value_heads
     value_head = x % value_heads
     head = value_head // (value_heads // heads)
-    kind = q.dtype.element_ty
+    kind = q.dtype
 
     rows = tl.arange(0, C)
-    key_columns = tl.arange(0, K)
     value_columns = tile * BV + tl.arange(0, BV)
     begin = segment * span
     end = tl.minimum(begin + span, chunks)
-    first = batch.to(tl.int64) * tokens + begin * C
-    # Scalar bases move from chunk to chunk; the offsets inside a tile stay, in 32 bits: fewer registers.
-    key_offsets = rows[:, None] * (heads * K) + key_columns[None, :]
-    value_offsets = rows[:, None] * (value_heads * V) + value_columns[None, :]
-    square_offsets = rows[:, None] * C + rows[None, :]
-    error_offsets = value_columns[:, None] * C + rows[None, :]
-    state_offsets = value_columns[:, None] * K + key_columns[None, :]
-    q += (first * heads + head) * K
-    k += (first * heads + head) * K
-    v += (first * value_heads + value_head) * V
-    output += (first * value_heads + value_head) * V
-    padded = x.to(tl.int64) * chunks * C + begin * C
-    inverse += padded * C
-    scores += padded * C
-    errors += padded * V
-    befores += (x.to(tl.int64) * chunks + begin) * (K * V)
-    gates += padded + 2 * plane.to(tl.int64)
+    state_offsets = value_columns[:, None] * K + tl.arange(0, K)[None, :]
+    output_offsets = rows[:, None] * (value_heads * V) + value_columns[None, :]
+    output += ((batch.to(tl.int64) * tokens + begin * C) * value_heads + value_head) * V
+    gates += x.to(tl.int64) * chunks * C + begin * C
 
     if STARTED:
         state_t = tl.load(starts + (x.to(tl.int64) * segments + segment) * (K * V) + state_offsets)
     else:
         state_t = tl.zeros((BV, K), tl.float32)
     if GATED:
-        whole_decay = tl.load(gates + (C - 1))
+        whole_sum = tl.load(gates + (C - 1))
     for n in range(begin, end):
-        inside = rows < tokens - n * C
-        keys = tl.load(k + key_offsets, mask=inside[:, None], other=0.0)
-        queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
-        values = tl.load(v + value_offsets, mask=inside[:, None], other=0.0)
-        solve = tl.load(inverse + square_offsets)
-        weights = tl.load(scores + square_offsets)
-        kept = tl.load(gates + plane + rows)[None, :]
+        place = x * chunks + n
+        keys = k.load([batch, n * C, head * K]).reshape(C, K)
+        queries = q.load([batch, n * C, head * K]).reshape(C, K)
+        values = v.load([batch, n * C, value_head * V + tile * BV]).reshape(C, BV)
+        solve = inverse.load([place * C, 0])
+        weights = scores.load([place * C, 0])
         low_t = state_t.to(kind)
         if TRAIN:
-            tl.store(befores + state_offsets, low_t)
+            befores.store([place * V + tile * BV, 0], low_t)
         read_t = tl.dot(low_t, tl.trans(keys), input_precision=PRECISION)
         found_t = tl.dot(low_t, tl.trans(queries), input_precision=PRECISION) * scale
         if GATED:
-            grown = tl.load(gates + rows)[None, :]
+            grown = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
             read_t *= grown
             found_t *= grown
-            state_t *= whole_decay
-            gates += C
-            whole_decay = tl.load(gates + (C - 1), mask=n + 1 < end, other=0.0)
-        else:
-            gates += C
+            state_t *= tl.exp2(whole_sum)
+            whole_sum = tl.load(gates + (C + C - 1), mask=n + 1 < end, other=0.0)
         error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
         error_t = tl.dot((-read_t).to(kind), tl.trans(solve), error_t, input_precision=PRECISION)
         error_low_t = error_t.to(kind)
         if TRAIN:
-            tl.store(errors + error_offsets, error_low_t)
+            errors.store([place * V + tile * BV, 0], error_low_t)
+        kept = tl.load(gates + 3 * plane.to(tl.int64) + rows)[None, :]
         state_t = tl.dot((error_t * kept).to(kind), keys, state_t, input_precision=PRECISION)
         found_t = tl.dot(error_low_t, tl.trans(weights), found_t, input_precision=PRECISION)
-        tl.store(output + value_offsets, tl.trans(found_t.to(output.dtype.element_ty)), mask=inside[:, None])
-        q += C * heads * K
-        k += C * heads * K
-        v += C * value_heads * V
+        inside = (rows < tokens - n * C)[:, None]
+        tl.store(output + output_offsets, tl.trans(found_t.to(output.dtype.element_ty)), mask=inside)
         output += C * value_heads * V
-        inverse += C * C
-        scores += C * C
-        errors += C * V
-        befores += K * V
+        gates += C
     if segment == segments - 1:
-        tl.store(last + x.to(tl.int64) * (K * V) + value_columns[:, None] + key_columns[None, :] * V, state_t)
+        tl.store(last + x.to(tl.int64) * (K * V) + value_columns[:, None] + tl.arange(0, K)[None, :] * V, state_t)
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -242,7 +224,7 @@ def segment_kernel(
     GATED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """What a segment adds to the state and how it changes the state it is given. Grid: X (G - 1) ((V + K) / BV).
+    """What a segment adds to the state and how it changes the state it is given. Grid: X G ((V + K) / BV).
 
     The state after a segment is linear in the state before: after = Z before + Y. V columns run the rule from a zero
     state (Y, stored where the next segment starts), K more run it from I without values (Z).
@@ -250,58 +232,47 @@ def segment_kernel(
     VALUE_TILES: tl.constexpr = V // BV
     TILES: tl.constexpr = (V + K) // BV
     tile = tl.program_id(0) % TILES
-    segment = tl.program_id(0) // TILES % (segments - 1)
-    x = tl.program_id(0) // TILES // (segments - 1)
+    segment = tl.program_id(0) // TILES % segments
+    x = tl.program_id(0) // TILES // segments
     batch = x // value_heads
     value_head = x % value_heads
     head = value_head // (value_heads // heads)
-    kind = k.dtype.element_ty
+    kind = k.dtype
     is_transition = tile >= VALUE_TILES
 
     rows = tl.arange(0, C)
     key_columns = tl.arange(0, K)
     columns = tl.where(is_transition, tile - VALUE_TILES, tile) * BV + tl.arange(0, BV)
     begin = segment * span
-    first = batch.to(tl.int64) * tokens + begin * C
-    key_offsets = rows[:, None] * (heads * K) + key_columns[None, :]
-    value_offsets = rows[:, None] * (value_heads * V) + columns[None, :]
-    square_offsets = rows[:, None] * C + rows[None, :]
-    k += (first * heads + head) * K
-    v += (first * value_heads + value_head) * V
-    padded = x.to(tl.int64) * chunks * C + begin * C
-    inverse += padded * C
-    gates += padded + 2 * plane.to(tl.int64)
+    end = tl.minimum(begin + span, chunks)
+    # The transition's columns read no values: their tile lies behind the last token, which loads zeros.
+    behind = tl.where(is_transition, tokens, 0)
+    gates += x.to(tl.int64) * chunks * C + begin * C
 
-    value_mask = (rows >= 0)[:, None] & (tile < VALUE_TILES)
     state_t = tl.where(is_transition & (columns[:, None] == key_columns[None, :]), 1.0, 0.0)
     if GATED:
-        whole_decay = tl.load(gates + (C - 1))
-    for _ in range(span):
-        # all segments but the last are whole chunks of whole tokens
-        keys = tl.load(k + key_offsets)
-        values = tl.load(v + value_offsets, mask=value_mask, other=0.0)
-        solve = tl.load(inverse + square_offsets)
-        kept = tl.load(gates + plane + rows)[None, :]
+        whole_sum = tl.load(gates + (C - 1))
+    for n in range(begin, end):
+        keys = k.load([batch, n * C, head * K]).reshape(C, K)
+        values = v.load([batch, n * C + behind, value_head * V + tile % VALUE_TILES * BV]).reshape(C, BV)
+        solve = inverse.load([(x * chunks + n) * C, 0])
         read_t = tl.dot(state_t.to(kind), tl.trans(keys), input_precision=PRECISION)
         if GATED:
-            read_t *= tl.load(gates + rows)[None, :]
-            state_t *= whole_decay
-            gates += C
-            whole_decay = tl.load(gates + (C - 1))  # the last segment is not run: there is always a next chunk
-        else:
-            gates += C
+            read_t *= tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
+            state_t *= tl.exp2(whole_sum)
+            whole_sum = tl.load(gates + (C + C - 1), mask=n + 1 < end, other=0.0)
         error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
         error_t = tl.dot((-read_t).to(kind), tl.trans(solve), error_t, input_precision=PRECISION)
+        kept = tl.load(gates + 3 * plane.to(tl.int64) + rows)[None, :]
         state_t = tl.dot((error_t * kept).to(kind), keys, state_t, input_precision=PRECISION)
-        k += C * heads * K
-        v += C * value_heads * V
-        inverse += C * C
+        gates += C
     place = x.to(tl.int64) * segments + segment
     offsets = columns[:, None] * K + key_columns[None, :]
     if is_transition:
         tl.store(transitions + place * (K * K) + offsets, state_t)
     else:
-        tl.store(starts + (place + 1) * (K * V) + offsets, state_t)
+        if segment < segments - 1:
+            tl.store(starts + (place + 1) * (K * V) + offsets, state_t)
 
 
 @triton.jit(do_not_specialize=RUN_TIME)

@@ -1,0 +1,295 @@
+"""The gated delta rule as operators of torch: `hybridsearch::gated_delta`, its backward pass, and one decoding step.
+
+Two launches forwards, two backwards; three and one more where T is split. The operators are opaque to torch.compile (no
+graph break) and can stand in a CUDA graph: no host waits for the device, and no size depends on data. Where T is split
+into segments, each is run from a zero state together with its transition before a short scan gives it its true start.
+
+Axes as in `triton_forward`: X = B HV, N chunks of C tokens, G segments.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[import-untyped]
+
+from hybridsearch.kernels.gated_delta.tiles import CHUNK, padded_key_size, tile
+from hybridsearch.kernels.gated_delta.triton_backward import inputs_backward_kernel, values_backward_kernel
+from hybridsearch.kernels.gated_delta.triton_forward import (
+    join_kernel,
+    output_kernel,
+    prepare_kernel,
+    segment_kernel,
+)
+from hybridsearch.kernels.gated_delta.triton_step import step_kernel
+
+Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _span(tokens: int, segments: int) -> tuple[int, int, int]:
+    """Chunks, chunks of a segment, and the segments that leaves."""
+    chunks = -(-tokens // CHUNK)
+    span = -(-chunks // segments)
+    return chunks, span, -(-chunks // span)
+
+
+@torch.library.custom_op("hybridsearch::gated_delta", mutates_args=())
+def gated_delta(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    beta: Tensor,
+    initial_state: Tensor | None,
+    scale: float,
+    segments: int,
+    train: bool,
+) -> Saved:
+    """Output, final state, and what the backward pass needs: A, P, gates, errors, states before chunks, transitions.
+
+    Errors and states are empty unless `train`, transitions unless there is more than one segment.
+    """
+    q, k, v = (_aligned(x) for x in (q, k, v))
+    output, last, inverse, scores, gates, errors, befores, transitions = _outputs(q, k, v, segments, train)
+    tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
+    rows = v.shape[0] * value_heads
+    chunks, span, segments = _span(tokens, segments)
+    plane = rows * chunks * CHUNK
+    sizes = {"K": key_size, "C": CHUNK, "GATED": g is not None, "PRECISION": _precision(v.dtype)}
+    keys, solve = _tokens(k, key_size), _flat(inverse, CHUNK, CHUNK)
+    with _on(q):
+        chosen = tile("prepare", key_size, value_size, v.dtype)
+        prepare_kernel[(rows * chunks,)](
+            q, k, None if g is None else g.contiguous(), beta.contiguous(), inverse, scores, gates, scale,
+            tokens, heads, value_heads, chunks, plane, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+        starts = None if initial_state is None else initial_state.mT.contiguous()
+        if segments > 1:
+            starts = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
+            starts[:, 0] = 0.0 if initial_state is None else initial_state.flatten(0, 1).mT
+            chosen = tile("segment", key_size, value_size, v.dtype)
+            segment_kernel[(rows * segments * ((value_size + key_size) // chosen.columns),)](
+                keys, _tokens(v, chosen.columns), solve, gates, starts, transitions,
+                tokens, heads, value_heads, chunks, segments, span, plane, V=value_size, BV=chosen.columns,
+                **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+            )  # fmt: skip
+            _join(transitions, starts, v.dtype, reverse=False)
+        chosen = tile("output", key_size, value_size, v.dtype)
+        output_kernel[(rows * segments * (value_size // chosen.columns),)](
+            _tokens(q, key_size), keys, _tokens(v, chosen.columns), solve, _flat(scores, CHUNK, CHUNK), gates, starts,
+            output, _flat(befores, chosen.columns, key_size) if train else None,
+            _flat(errors, chosen.columns, CHUNK) if train else None, last, scale,
+            tokens, heads, value_heads, chunks, segments, span, plane, V=value_size, BV=chosen.columns,
+            STARTED=starts is not None, TRAIN=train, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+    return output, last, inverse, scores, gates, errors, befores, transitions
+
+
+@gated_delta.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    beta: Tensor,
+    initial_state: Tensor | None,
+    scale: float,
+    segments: int,
+    train: bool,
+) -> Saved:
+    return _outputs(q, k, v, segments, train)
+
+
+def _outputs(q: Tensor, k: Tensor, v: Tensor, segments: int, train: bool) -> Saved:
+    batch, tokens, value_heads, value_size = v.shape
+    key_size, rows = k.shape[-1], batch * value_heads
+    chunks, _, segments = _span(tokens, segments)
+    kept = rows if train else 0
+    exact = torch.float32
+    return (
+        v.new_empty(v.shape),
+        v.new_empty((batch, value_heads, key_size, value_size), dtype=exact),
+        v.new_empty((rows, chunks, CHUNK, CHUNK)),
+        v.new_empty((rows, chunks, CHUNK, CHUNK)),
+        v.new_empty((4, rows, chunks * CHUNK), dtype=exact),
+        v.new_empty((kept, chunks, value_size, CHUNK)),
+        v.new_empty((kept, chunks, value_size, key_size)),
+        v.new_empty((rows if segments > 1 else 0, segments, key_size, key_size), dtype=exact),
+    )
+
+
+@torch.library.custom_op("hybridsearch::gated_delta_backward", mutates_args=())
+def gated_delta_backward(
+    d_output: Tensor,
+    d_last: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    inverse: Tensor,
+    scores: Tensor,
+    gates: Tensor,
+    errors: Tensor,
+    befores: Tensor,
+    transitions: Tensor,
+    scale: float,
+    segments: int,
+    gated: bool,
+) -> Gradients:
+    """Gradients of q and k (for each value head: [B, T, HV, K]), v, g (float32), beta and the initial state."""
+    q, k, d_output = (_aligned(x) for x in (q, k, d_output))
+    d_q, d_k, d_v, d_g, d_beta, d_initial = _gradients(q, v, beta)
+    tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
+    rows = v.shape[0] * value_heads
+    chunks, span, segments = _span(tokens, segments)
+    plane = rows * chunks * CHUNK
+    d_afters = torch.empty_like(befores)
+    sizes = {"K": key_size, "V": value_size, "C": CHUNK, "GATED": gated, "PRECISION": _precision(v.dtype)}
+    with _on(q):
+        chosen = tile("values_backward", key_size, value_size, v.dtype)
+        columns = value_size // chosen.columns
+        d_ends = None if d_last is None else d_last.mT.contiguous()
+        for alone in (True, False) if segments > 1 else (False,):
+            if alone:
+                d_ends = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
+                d_ends[:, -1] = 0.0 if d_last is None else d_last.flatten(0, 1).mT
+            values_backward_kernel[(rows * (segments - alone) * columns,)](
+                _tokens(q, key_size), _tokens(k, key_size), _flat(inverse, CHUNK, CHUNK), _flat(scores, CHUNK, CHUNK),
+                gates, _tokens(d_output, chosen.columns), d_ends, d_v,
+                None if alone else _flat(d_afters, chosen.columns, key_size), d_initial, scale,
+                tokens, heads, value_heads, chunks, segments, span, plane, BV=chosen.columns,
+                ENDED=d_ends is not None, ALONE=alone, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+            )  # fmt: skip
+            if alone and d_ends is not None:
+                _join(transitions, d_ends, v.dtype, reverse=True)
+        chosen = tile("inputs_backward", key_size, value_size, v.dtype)
+        inputs_backward_kernel[(rows * chunks,)](
+            q, k, gates, d_output, d_v, errors, befores, d_afters, d_q, d_k, d_g, d_beta, scale,
+            tokens, heads, value_heads, chunks, plane, BK=chosen.columns,
+            **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+    return d_q, d_k, d_v, d_g, d_beta, d_initial
+
+
+@gated_delta_backward.register_fake
+def _(
+    d_output: Tensor,
+    d_last: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    inverse: Tensor,
+    scores: Tensor,
+    gates: Tensor,
+    errors: Tensor,
+    befores: Tensor,
+    transitions: Tensor,
+    scale: float,
+    segments: int,
+    gated: bool,
+) -> Gradients:
+    return _gradients(q, v, beta)
+
+
+def _gradients(q: Tensor, v: Tensor, beta: Tensor) -> Gradients:
+    batch, tokens, value_heads, value_size = v.shape
+    shares = (batch, tokens, value_heads, q.shape[-1])
+    return (
+        q.new_empty(shares),
+        q.new_empty(shares),
+        v.new_empty(v.shape),
+        v.new_empty((batch, tokens, value_heads), dtype=torch.float32),
+        beta.new_empty((batch, tokens, value_heads)),
+        v.new_empty((batch, value_heads, q.shape[-1], value_size), dtype=torch.float32),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Saved) -> None:
+    q, k, v, g, beta, initial_state, scale, segments, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.save_for_backward(q, k, v, beta, *output[2:])
+    ctx.scale, ctx.segments, ctx.gated, ctx.started = scale, segments, g is not None, initial_state is not None
+
+
+def _backward(ctx: Any, d_output: Tensor | None, d_last: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+    q, k, v, beta, *saved = ctx.saved_tensors
+    d_output = torch.zeros_like(v) if d_output is None else d_output
+    d_q, d_k, d_v, d_g, d_beta, d_initial = gated_delta_backward(
+        d_output, d_last, q, k, v, beta, *saved, ctx.scale, ctx.segments, ctx.gated
+    )
+    groups = v.shape[2] // k.shape[2]
+    if groups > 1:
+        d_q, d_k = (x.view(*x.shape[:2], k.shape[2], groups, -1).sum(3) for x in (d_q, d_k))
+    return d_q, d_k, d_v, d_g if ctx.gated else None, d_beta, d_initial if ctx.started else None, None, None, None
+
+
+gated_delta.register_autograd(_backward, setup_context=_keep)
+
+
+def _on(x: Tensor) -> AbstractContextManager[Any]:
+    """Triton launches on the current device: makes that the device of `x`."""
+    away = x.is_cuda and x.device.index != torch.cuda.current_device()
+    return torch.cuda.device(x.device) if away else nullcontext()
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """`x`, contiguous and at a multiple of 16 bytes, as tile loads ask for."""
+    x = x.contiguous()
+    return x if x.data_ptr() % 16 == 0 else x.clone()
+
+
+def _tokens(x: Tensor, columns: int) -> TensorDescriptor:
+    """Tiles [1, C, columns] of [B, T, H D]; what lies behind the last token of the last sequence loads as zeros."""
+    batch, tokens, heads, size = x.shape
+    width = heads * size
+    return TensorDescriptor(x, [batch, tokens, width], [tokens * width, width, 1], [1, CHUNK, columns])
+
+
+def _flat(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    """Tiles [rows, columns] of a padded tensor, seen as a matrix of its last axis."""
+    size = x.shape[-1]
+    return TensorDescriptor(x, [x.numel() // size, size], [size, 1], [rows, columns])
+
+
+def _join(transitions: Tensor, states: Tensor, dtype: torch.dtype, *, reverse: bool) -> None:
+    rows, segments, value_size, key_size = states.shape
+    chosen = tile("join", key_size, value_size, dtype)
+    join_kernel[(rows * (value_size // chosen.columns),)](
+        transitions, states, segments, K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse,
+        num_warps=chosen.warps, num_stages=chosen.stages,
+    )  # fmt: skip
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """How float32 tiles are multiplied: three tf32 products keep its accuracy (1e-6), one (3e-4) serves bfloat16."""
+    return "tf32x3" if dtype == torch.float32 else "tf32"
+
+
+@torch.library.custom_op("hybridsearch::gated_delta_step", mutates_args=())
+def gated_delta_step(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, beta: Tensor, state: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Output [B, HV, V] and the new state."""
+    q, k, v, beta, state = (x.contiguous() for x in (q, k, v, beta, state))
+    output, after = torch.empty_like(v), torch.empty_like(state)
+    batch, value_heads, value_size = v.shape
+    key_size = k.shape[-1]
+    columns = min(32, padded_key_size(value_size))
+    with _on(q):
+        step_kernel[(batch * value_heads * -(-value_size // columns),)](
+            q, k, v, None if g is None else g.contiguous(), beta, state, output, after, scale,
+            k.shape[1], value_heads, key_size, value_size,
+            K=padded_key_size(key_size), BV=columns, GATED=g is not None, num_warps=4,
+        )  # fmt: skip
+    return output, after
+
+
+@gated_delta_step.register_fake
+def _(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor | None, beta: Tensor, state: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    return v.new_empty(v.shape), state.new_empty(state.shape)
