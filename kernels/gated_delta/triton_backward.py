@@ -144,6 +144,7 @@ def inputs_backward_kernel(
 ):
     """One chunk of one head: dq and dk (a value head's share), dg and dbeta, BK key columns at a time. Grid: X N."""
     TRACE: tl.constexpr = V > 64
+    FINE: tl.constexpr = GATED and K <= 32 and q.dtype.element_ty == tl.bfloat16
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks
     batch = x // value_heads
@@ -181,8 +182,15 @@ def inputs_backward_kernel(
         d_system_t *= within
         grown = tl.exp2(sums)[:, None]
         kept = tl.exp2(last_sum - sums)[:, None]
-    d_scores = tl.where(rows[:, None] >= rows[None, :], d_scores, 0.0).to(kind)
-    d_scores_t = tl.where(rows[:, None] <= rows[None, :], d_scores_t, 0.0).to(kind)
+    d_scores = tl.where(rows[:, None] >= rows[None, :], d_scores, 0.0)
+    d_scores_t = tl.where(rows[:, None] <= rows[None, :], d_scores_t, 0.0)
+    if FINE:
+        # dg is a small difference of sums over these, and the fewer key columns, the smaller: their rounding alone would
+        # cost it 0.65 % with 16. What rounding leaves is multiplied too.
+        d_scores_rest = (d_scores - d_scores.to(kind).to(tl.float32)).to(kind)
+        d_scores_t_rest = (d_scores_t - d_scores_t.to(kind).to(tl.float32)).to(kind)
+    d_scores = d_scores.to(kind)
+    d_scores_t = d_scores_t.to(kind)
     d_system = tl.where(rows[:, None] > rows[None, :], d_system, 0.0).to(kind)
     d_system_t = tl.where(rows[:, None] < rows[None, :], d_system_t, 0.0).to(kind)
 
@@ -208,6 +216,8 @@ def inputs_backward_kernel(
             column *= kept
             at_end += tl.sum(keys.to(tl.float32) * column, 1)
         column = tl.dot(d_scores_t, queries, column, input_precision=PRECISION)
+        if FINE:
+            column = tl.dot(d_scores_t_rest, queries, column, input_precision=PRECISION)
         column = tl.dot(d_system_t, keys, column, input_precision=PRECISION)
         d_strength += tl.sum(keys.to(tl.float32) * column, 1)
         column *= strength[:, None]
@@ -230,6 +240,8 @@ def inputs_backward_kernel(
         if GATED:
             d_query *= grown
         d_query = tl.dot(d_scores, keys, d_query, input_precision=PRECISION)
+        if FINE:
+            d_query = tl.dot(d_scores_rest, keys, d_query, input_precision=PRECISION)
         tl.store(d_q + share_offsets, d_query.to(kind), mask=inside[:, None])
         if GATED:
             d_sums += tl.sum(queries.to(tl.float32) * d_query, 1)
