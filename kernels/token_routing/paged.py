@@ -18,6 +18,9 @@ from torch.nn import functional as F
 from hybridsearch.kernels.token_routing.chunked import linear_branch
 from hybridsearch.kernels.token_routing.reference import LinearState, OwnChunk
 
+SEGMENT = 1024
+"""Tokens of a prompt that the linear branch works on together; C x C numbers a token are alive at once."""
+
 BLOCK_ROWS = 64
 """Least queries of one block of a prompt; 32 to 128 are alike on one core."""
 
@@ -90,19 +93,27 @@ def token_routed_prompt(
 ) -> tuple[Tensor, Tensor, LinearState]:
     """Both branches of whole prompts on a CPU, without gradients; arguments as in `reference`."""
     softmax_out = prompt_attention(q, k, v, route[..., 0] > 0.5, chunk=chunk, own_chunk=own_chunk, scale=scale)
-    linear_out, state = linear_branch(
-        linear_q,
-        linear_k,
-        linear_v,
-        g,
-        beta,
-        route[..., 1],
-        chunk=chunk,
-        reads_own=own_chunk != "softmax",
-        decay_through=decay_through,
-        scale=linear_scale,
-    )
-    return softmax_out, linear_out, state
+    outputs, state = [], None
+    step = chunk * max(1, SEGMENT // chunk)
+    for start in range(0, q.shape[1], step):
+        part = slice(start, start + step)
+        output, state = linear_branch(
+            linear_q[:, part],
+            linear_k[:, part],
+            linear_v[:, part],
+            None if g is None else g[:, part],
+            beta[:, part],
+            route[:, start // chunk : (start + step) // chunk, :, 1],
+            chunk=chunk,
+            reads_own=own_chunk != "softmax",
+            decay_through=decay_through,
+            scale=linear_scale,
+            initial_state=None if state is None else state.running,
+        )
+        outputs.append(output)
+    if state is None:
+        raise ValueError("a prompt needs at least one token")
+    return softmax_out, torch.cat(outputs, 1), state
 
 
 @torch.no_grad()

@@ -55,6 +55,29 @@ def test_prompts_agree_with_the_reference(
         torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("own_chunk", OWN)
+@pytest.mark.parametrize("decay_through", [True, False])
+def test_both_branches_of_a_prompt_in_segments(
+    own_chunk: reference.OwnChunk, decay_through: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paged, "SEGMENT", 20)  # two chunks of eight
+    q, k, v, typed = inputs(61, 0.5)
+    rng = torch.Generator().manual_seed(1)
+    linear_q, linear_k = (
+        torch.nn.functional.normalize(torch.randn(2, 61, 2, 6, generator=rng, dtype=torch.float64), dim=-1)
+        for _ in range(2)
+    )
+    g, beta = (torch.rand(2, 61, 2, generator=rng, dtype=torch.float64) for _ in range(2))
+    linear_v = torch.randn(2, 61, 2, 10, generator=rng, dtype=torch.float64)
+    given = (q, k, v, linear_q, linear_k, linear_v, -g, beta, torch.stack((typed, ~typed), -1).double())
+    found, truth = (
+        run(*given, chunk=CHUNK, own_chunk=own_chunk, decay_through=decay_through)
+        for run in (paged.token_routed_prompt, reference.token_routed_attention)
+    )
+    for mine, theirs in zip((*found[:2], *found[2]), (*truth[:2], *truth[2]), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(("share", "own_chunk"), [*product(SHARES, OWN)])
 def test_a_step_is_the_last_query(share: float, own_chunk: reference.OwnChunk) -> None:
     q, k, v, typed = inputs(61, share)
