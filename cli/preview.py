@@ -20,13 +20,16 @@ def show_plan(settings: "SearchSettings", source: "Document") -> None:
 
     Raises:
         InvalidFile: the space breaks its schema.
-        Infeasible: nothing in the space meets its constraints.
+        Infeasible: nothing in the space meets its constraints, or the search's.
     """
     from hybridsearch import yaml_files
+    from hybridsearch.control.candidates import require_feasible
     from hybridsearch.search_spaces import catalog, size
     from hybridsearch.search_spaces.controls import controls
 
     space = catalog.load(source)
+    context = settings.evaluation.throughput.contexts[-1]
+    require_feasible(space, settings.constraint_list, context, settings.seed)
     compared = controls(space)
     sampled = samples(space, settings.seed)
     show.line("# resolved settings; save them as a file to search with exactly these\n")
@@ -34,7 +37,6 @@ def show_plan(settings: "SearchSettings", source: "Document") -> None:
     found = size.count(space)
     amount = f"{found.architectures:,}" if found.exact else f"at most {found.architectures:,}"
     show.line(f"# space: {amount} architectures")
-    context = settings.evaluation.throughput.contexts[-1]
     show.line(f"\n# controls, and {len(sampled)} samples; state bytes of one sequence at {context} tokens")
     rows = architecture_rows(compared, context) + architecture_rows(sampled, context, control=False)
     show.listing(rows, ARCHITECTURE_COLUMNS, show.Format.TABLE)

@@ -2,11 +2,18 @@
 
 from collections.abc import Sequence
 
+from hybridsearch import seeds
+from hybridsearch.errors import Infeasible
 from hybridsearch.objectives import Constraint
+from hybridsearch.search_spaces import sampling
+from hybridsearch.search_spaces.space import Space
 from hybridsearch.spec import cost
 from hybridsearch.spec.architecture import Architecture
 from hybridsearch.spec.canonical import canonical_json, content_hash, readable_name
 from hybridsearch.trial import Candidate
+
+DRAWS = 500
+"""Architectures looked at before the constraints count as impossible; about 1 ms each."""
 
 
 def describe(architecture: Architecture, context: int) -> Candidate:
@@ -33,3 +40,21 @@ def screen(architecture: Architecture, candidate: Candidate, constraints: Sequen
         if constraint.violation(counted) > 0:
             return constraint.explain(counted)
     return None
+
+
+def require_feasible(space: Space, constraints: Sequence[Constraint], context: int, seed: int) -> None:
+    """See to it that a search will find something to train, before it begins.
+
+    Raises:
+        Infeasible: the space is empty, or none of `DRAWS` random architectures meets the counted constraints.
+    """
+    rng = seeds.stream(seed, "feasibility")
+    reason: str | None = ""
+    for _ in range(DRAWS if constraints else 1):
+        architecture = sampling.sample(space, rng)
+        reason = screen(architecture, describe(architecture, context), constraints)
+        if reason is None:
+            return
+    raise Infeasible(
+        f"none of {DRAWS} random architectures meets the constraints, the last one: {reason}; loosen them or the space"
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from hybridsearch import __version__, yaml_files
-from hybridsearch.control.candidates import describe
+from hybridsearch.control.candidates import describe, require_feasible
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.loop import Controller, Plan, drain_flag
 from hybridsearch.control.places import Places
@@ -52,6 +52,8 @@ def plan(settings: SearchSettings, space: yaml_files.Document, places: Places) -
         Infeasible: no architecture meets its constraints.
     """
     built = catalog.load(space)
+    context = settings.evaluation.throughput.contexts[-1]
+    require_feasible(built, settings.constraint_list, context, settings.seed)
     return Plan(settings=settings, space=built, source=space.data, controls=controls(built), places=places)
 
 

@@ -10,6 +10,7 @@ from hybridsearch.control import in_process
 from hybridsearch.control.loop import Controller
 from hybridsearch.errors import FailureReason, Infeasible, TrialFailure
 from hybridsearch.search.scheduler import Action
+from hybridsearch.settings import SearchSettings
 from hybridsearch.trial import Evaluator, Failure, Job, Report, TrialState
 
 Make = Callable[..., Any]
@@ -174,8 +175,15 @@ def test_constraints_screen_before_training(make: Make, evaluator: Evaluator) ->
     assert all(not t.reports for t in screened)
 
 
-def test_an_impossible_constraint_is_infeasible(make: Make, evaluator: Evaluator) -> None:
-    search = make(constraints={"parameters": {"maximum": 10}}, budget={"trials": 4})
+def test_an_impossible_constraint_is_told_before_the_search(make: Make) -> None:
+    with pytest.raises(Infeasible, match=r"parameters .* is above 10"):
+        make(constraints={"parameters": {"maximum": 10}})
+
+
+def test_a_search_that_screens_everything_ends_as_infeasible(make: Make, evaluator: Evaluator) -> None:
+    search = make(budget={"trials": 4})
+    impossible = {"parameters": {"maximum": 10}}
+    search.plan = replace(search.plan, settings=SearchSettings(space="given", constraints=impossible))
     with pytest.raises(Infeasible, match="parameters"):
         in_process.run(search.controller(), evaluator)
 
