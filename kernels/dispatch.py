@@ -21,6 +21,7 @@ from hybridsearch.kernels.attention import pytorch as attention
 from hybridsearch.kernels.gated_delta import chunked as gated_delta
 from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
 from hybridsearch.kernels.linear_attention import chunked as linear_attention
+from hybridsearch.kernels.linear_attention import fused as linear_attention_triton
 from hybridsearch.kernels.linear_attention import step as linear_attention_loop
 from hybridsearch.kernels.rms_norm import pytorch as norms
 from hybridsearch.kernels.rotary import pytorch as rotary
@@ -73,7 +74,10 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     "sliding_window_attention": (Implementation("torch sdpa in blocks", sliding.sliding_window_attention),),
     "gated_delta_rule": (Implementation("torch chunked", gated_delta.gated_delta_rule),),
     "gated_delta_step": (Implementation("torch", gated_delta_loop.gated_delta_step),),
-    "gated_linear_attention": (Implementation("torch chunked", linear_attention.gated_linear_attention),),
+    "gated_linear_attention": (
+        Implementation("triton", linear_attention_triton.gated_linear_attention, linear_attention_triton.refuses),
+        Implementation("torch chunked", linear_attention.gated_linear_attention),
+    ),
     "gated_linear_attention_step": (Implementation("torch", linear_attention_loop.gated_linear_attention_step),),
     "token_routed_attention": (Implementation("torch chunked", routing.token_routed_attention),),
     "token_routed_prompt": (

@@ -10,7 +10,7 @@ dG = q dq - k dk, to which the end of the chunk adds <S', dS'>; dg is dG summed 
 import triton
 import triton.language as tl
 
-from hybridsearch.kernels.linear_attention.triton_forward import RUN_TIME, border, is_across, is_near
+from hybridsearch.kernels.linear_attention.triton_forward import RUN_TIME, border
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -127,10 +127,9 @@ def inputs_backward_kernel(
     V: tl.constexpr,
     BK: tl.constexpr,
     C: tl.constexpr,
-    VECTOR: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One chunk of one head: dq, dk and dg, BK key columns at a time; q and k are the inputs. Grid: X N."""
+    """One chunk of one head with one decay: dq, dk and dg, BK key columns at a time. Grid: X N."""
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks
     batch = x // heads
@@ -138,41 +137,29 @@ def inputs_backward_kernel(
     kind = q.dtype
 
     rows = tl.arange(0, C)
-    columns = tl.arange(0, BK)
     inside = rows < tokens - n * C
-    first = batch.to(tl.int64) * tokens + n * C
+    first = (batch.to(tl.int64) * tokens + n * C) * heads + head
     at = x * chunks + n
-    offsets = rows[:, None] * (heads * K) + columns[None, :]
-    d_q += (first * heads + head) * K
-    d_k += (first * heads + head) * K
-    if VECTOR:
-        d_g += (first * heads + head) * K
-        gates += (x.to(tl.int64) * chunks + n) * (C * K)
-    else:
-        d_g += first * heads + head
-        gates += (x.to(tl.int64) * chunks + n) * C
-        sums = tl.load(gates + rows)
-        grown = tl.load(gates + plane + rows)[:, None]
-        kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[:, None]
-        whole = tl.load(gates + (C - 1))
-        d_sums = tl.zeros((C,), tl.float32)
-        at_end = tl.zeros((C,), tl.float32)
-        d_state = tl.zeros((V,), tl.float32)
+    offsets = rows[:, None] * (heads * K) + tl.arange(0, BK)[None, :]
+    d_q += first * K
+    d_k += first * K
+    gates += x.to(tl.int64) * chunks * C + n * C
+    sums = tl.load(gates + rows)
+    grown = tl.load(gates + plane + rows)[:, None]
+    kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[:, None]
+    whole = tl.load(gates + (C - 1))
+    d_sums = tl.zeros((C,), tl.float32)
+    at_end = tl.zeros((C,), tl.float32)
+    d_state = tl.zeros((BK, BK), tl.float32)  # its trace is <S, dS'>; a product leaves both in shared memory
 
     values = v.load([batch, n * C, head * V]).reshape(C, V)
     d_out = d_output.load([batch, n * C, head * V]).reshape(C, V)
     # Rows behind the last token are another sequence's: nothing may come from them.
     within = tl.where((rows[:, None] >= rows[None, :]) & inside[:, None], scale, 0.0)
-    if not VECTOR:
-        within *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
-    exact_scores = tl.dot(d_out, tl.trans(values), input_precision=PRECISION) * within
-    d_scores = exact_scores.to(kind)
-    if VECTOR:
-        # A token's score with itself knows no decay: among the products it would leave its rounding in dg.
-        own_score = tl.sum(tl.where(rows[:, None] == rows[None, :], exact_scores, 0.0), 1)[:, None]
+    within *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
+    d_scores = (tl.dot(d_out, tl.trans(values), input_precision=PRECISION) * within).to(kind)
     within = tl.where((rows[:, None] <= rows[None, :]) & inside[None, :], scale, 0.0)
-    if not VECTOR:
-        within *= tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0))
+    within *= tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0))
     d_scores_t = (tl.dot(values, tl.trans(d_out), input_precision=PRECISION) * within).to(kind)
 
     for part in range(K // BK):
@@ -180,54 +167,147 @@ def inputs_backward_kernel(
         d_after_t = d_afters.load([at * V, part * BK])
         queries = q.load([batch, n * C, head * K + part * BK]).reshape(C, BK)
         keys = k.load([batch, n * C, head * K + part * BK]).reshape(C, BK)
-        d_query = tl.dot(d_out, before_t, input_precision=PRECISION)
-        d_key = tl.dot(values, d_after_t, input_precision=PRECISION)
-        if VECTOR:
-            exact_queries = queries.to(tl.float32)
-            exact_keys = keys.to(tl.float32)
-            sums = tl.load(gates + rows[:, None] * K + columns[None, :])
-            whole = tl.load(gates + (C - 1) * K + columns)
-            d_query *= tl.exp2(sums) * scale
-            d_key *= tl.where(inside[:, None], tl.exp2(whole[None, :] - sums), 0.0)
-            d_state = tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 0)
-            at_end = tl.sum(exact_keys * d_key, 0) + tl.exp2(whole) * d_state
-
-            past = sums - tl.load(gates + border(rows, 4)[:, None] * K + columns[None, :])
-            later = tl.exp2(past)
-            earlier = tl.exp2(-past)
-            near = tl.where(is_near(rows[:, None], rows[None, :]), d_scores, 0.0)
-            near_t = tl.where(is_near(rows[None, :], rows[:, None]), d_scores_t, 0.0)
-            d_query += later * tl.dot(near, (exact_keys * earlier).to(kind), input_precision=PRECISION)
-            d_key += earlier * tl.dot(near_t, (exact_queries * later).to(kind), input_precision=PRECISION)
-            for level in tl.static_range(3):
-                half = 8 << level
-                factor = tl.load(gates + border(rows, half)[:, None] * K + columns[None, :])
-                factor = tl.exp2(-tl.abs(sums - factor))
-                far = tl.where(is_across(rows[:, None], rows[None, :], half), d_scores, 0.0)
-                far_t = tl.where(is_across(rows[None, :], rows[:, None], half), d_scores_t, 0.0)
-                d_query += factor * tl.dot(far, (exact_keys * factor).to(kind), input_precision=PRECISION)
-                d_key += factor * tl.dot(far_t, (exact_queries * factor).to(kind), input_precision=PRECISION)
-            d_sums = tl.where(inside[:, None], exact_queries * d_query - exact_keys * d_key, 0.0)
-            d_sums += tl.where(rows[:, None] == C - 1, at_end[None, :], 0.0)
-            tl.store(d_g + offsets, tl.cumsum(d_sums, 0, reverse=True), mask=inside[:, None])
-            d_query += own_score * exact_keys
-            d_key += own_score * exact_queries
-            gates += BK
-            d_g += BK
-        else:
-            d_query *= grown
-            d_key *= kept
-            at_end += tl.sum(keys.to(tl.float32) * d_key, 1)
-            d_state += tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 1)
-            d_query = tl.dot(d_scores, keys, d_query, input_precision=PRECISION)
-            d_key = tl.dot(d_scores_t, queries, d_key, input_precision=PRECISION)
-            d_sums += tl.sum(queries.to(tl.float32) * d_query - keys.to(tl.float32) * d_key, 1)
+        d_query = tl.dot(d_out, before_t, input_precision=PRECISION) * grown
+        d_query = tl.dot(d_scores, keys, d_query, input_precision=PRECISION)
         tl.store(d_q + offsets, d_query.to(kind), mask=inside[:, None])
+        d_sums += tl.sum(queries.to(tl.float32) * d_query, 1)
+        d_key = tl.dot(values, d_after_t, input_precision=PRECISION) * kept
+        at_end += tl.sum(keys.to(tl.float32) * d_key, 1)
+        d_key = tl.dot(d_scores_t, queries, d_key, input_precision=PRECISION)
         tl.store(d_k + offsets, d_key.to(kind), mask=inside[:, None])
+        d_sums -= tl.sum(keys.to(tl.float32) * d_key, 1)
+        d_state = tl.dot(tl.trans(before_t), d_after_t, d_state, input_precision=PRECISION)
         d_q += BK
         d_k += BK
 
-    if not VECTOR:
-        end = tl.sum(at_end, 0) + tl.exp2(whole) * tl.sum(d_state, 0)
-        d_sums = tl.where(inside, d_sums, 0.0) + tl.where(rows == C - 1, end, 0.0)
-        tl.store(d_g + rows * heads, tl.cumsum(d_sums, 0, reverse=True), mask=inside)
+    columns = tl.arange(0, BK)
+    d_state = tl.sum(tl.where(columns[:, None] == columns[None, :], d_state, 0.0), 0)
+    end = tl.sum(at_end, 0) + tl.exp2(whole) * tl.sum(d_state, 0)
+    d_sums = tl.where(inside, d_sums, 0.0) + tl.where(rows == C - 1, end, 0.0)
+    tl.store(d_g + first + rows * heads, tl.cumsum(d_sums, 0, reverse=True), mask=inside)
+
+
+@triton.jit
+def add_pairs(
+    d_own,
+    d_sums,
+    own,
+    other,
+    gates,
+    d_scores,
+    rows,
+    columns,
+    inside,
+    K: tl.constexpr,
+    NEAR: tl.constexpr,
+    OF_KEYS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Adds what the pairs i > j of a chunk give to dq (own q, other k) or, OF_KEYS, dk, and to q dq - k dk.
+
+    In blocks as in `prepare_kernel`. q dq - k dk is of the very numbers that are multiplied: so what rounding adds to a
+    pair's q dq, its k dk takes away again. Inputs are loaded again for every block size: to keep them, in the layouts
+    of loads and of products, would spill registers.
+    """
+    kind = d_scores.dtype
+    for level in range(NEAR, 6):
+        past = tl.load(gates + rows[:, None] * K + columns[None, :])
+        past -= tl.load(gates + border(rows, level)[:, None] * K + columns[None, :])
+        if OF_KEYS:
+            past = -past
+        factor = tl.exp2(tl.where(level == NEAR, past, -tl.abs(past)))
+        right = tl.load(other, mask=inside[:, None], other=0.0).to(tl.float32)
+        right = (right * tl.exp2(tl.where(level == NEAR, -past, -tl.abs(past)))).to(kind)
+        left = (tl.load(own, mask=inside[:, None], other=0.0).to(tl.float32) * factor).to(kind)
+        i = rows[None, :] if OF_KEYS else rows[:, None]
+        j = rows[:, None] if OF_KEYS else rows[None, :]
+        paired = (i >> (level + 1) == j >> (level + 1)) & (i > j)
+        paired = paired & ((level == NEAR) | (i >> level > j >> level))
+        found = tl.dot(tl.where(paired, d_scores, 0.0), right, input_precision=PRECISION)
+        if OF_KEYS:
+            d_sums -= left.to(tl.float32) * found
+        else:
+            d_sums += left.to(tl.float32) * found
+        d_own += factor * found
+    return d_own, d_sums
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def channel_inputs_backward_kernel(
+    q,
+    k,
+    v,
+    gates,
+    d_output,
+    befores,
+    d_afters,
+    d_q,
+    d_k,
+    d_g,
+    scale,
+    tokens,
+    heads,
+    chunks,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    C: tl.constexpr,
+    NEAR: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One chunk of one head, BK key channels with a decay each: dq, dk and dg. Grid: X N (K / BK)."""
+    PARTS: tl.constexpr = K // BK
+    part = tl.program_id(0) % PARTS
+    n = tl.program_id(0) // PARTS % chunks
+    x = tl.program_id(0) // PARTS // chunks
+    batch = x // heads
+    head = x % heads
+    kind = v.dtype
+
+    rows = tl.arange(0, C)
+    columns = part * BK + tl.arange(0, BK)
+    inside = rows < tokens - n * C
+    at = x * chunks + n
+    gates += at.to(tl.int64) * (C * K)
+
+    first = (batch.to(tl.int64) * tokens + n * C) * heads + head
+    offsets = first * K + rows[:, None] * (heads * K) + columns[None, :]
+    gate_offsets = rows[:, None] * K + columns[None, :]
+    sums = tl.load(gates + gate_offsets)
+    whole = tl.load(gates + (C - 1) * K + columns)
+    values = v.load([batch, n * C, head * V]).reshape(C, V)
+    d_out = d_output.load([batch, n * C, head * V]).reshape(C, V)
+    before_t = befores.load([at * V, part * BK])
+    d_after_t = d_afters.load([at * V, part * BK])
+
+    # Rows behind the last token are another sequence's: nothing may come from them.
+    within = tl.where((rows[:, None] >= rows[None, :]) & inside[:, None], scale, 0.0)
+    exact_scores = tl.dot(d_out, tl.trans(values), input_precision=PRECISION) * within
+    d_scores = exact_scores.to(kind)
+    # A token's score with itself knows no decay: among the products it would leave its rounding in dg.
+    own_score = tl.sum(tl.where(rows[:, None] == rows[None, :], exact_scores, 0.0), 1)[:, None]
+    d_query = tl.dot(d_out, before_t, input_precision=PRECISION) * (tl.exp2(sums) * scale)
+    d_sums = tl.load(q + offsets, mask=inside[:, None], other=0.0).to(tl.float32) * d_query
+    d_query, d_sums = add_pairs(
+        d_query, d_sums, q + offsets, k + offsets, gates, d_scores, rows, columns, inside, K, NEAR, False, PRECISION
+    )
+    d_query += own_score * tl.load(k + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
+    tl.store(d_q + offsets, d_query.to(kind), mask=inside[:, None])
+
+    d_key = tl.dot(values, d_after_t, input_precision=PRECISION)
+    d_key *= tl.where(inside[:, None], tl.exp2(whole[None, :] - tl.load(gates + gate_offsets)), 0.0)
+    kept = tl.load(k + offsets, mask=inside[:, None], other=0.0).to(tl.float32) * d_key
+    # Of this product only the diagonal is wanted, <S, dS'> of each channel; both stay in shared memory for it.
+    d_state = tl.dot(tl.trans(before_t), d_after_t, input_precision=PRECISION)
+    d_state = tl.where(columns[:, None] == columns[None, :], d_state, 0.0)
+    at_end = tl.sum(kept, 0) + tl.exp2(whole) * tl.sum(d_state, 0)
+    d_sums -= kept
+    within = tl.where((rows[:, None] <= rows[None, :]) & inside[None, :], scale, 0.0)
+    d_scores = (tl.dot(values, tl.trans(d_out), input_precision=PRECISION) * within).to(kind)  # now transposed
+    d_key, d_sums = add_pairs(
+        d_key, d_sums, k + offsets, q + offsets, gates, d_scores, rows, columns, inside, K, NEAR, True, PRECISION
+    )
+    d_key += own_score * tl.load(q + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
+    tl.store(d_k + offsets, d_key.to(kind), mask=inside[:, None])
+    d_sums = tl.where(inside[:, None], d_sums, 0.0) + tl.where(rows[:, None] == C - 1, at_end[None, :], 0.0)
+    tl.store(d_g + offsets, tl.cumsum(d_sums, 0, reverse=True), mask=inside[:, None])

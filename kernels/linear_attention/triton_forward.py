@@ -21,9 +21,6 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LOWEST_LOG_DECAY = tl.constexpr(-30.0)
 """A log decay below this counts as this: exp(-30) = 1e-13, and a sum that holds one is still exact to 4e-6."""
-LOWEST_CHANNEL_DECAY = tl.constexpr(-16.0)
-"""The same for one decay a key channel: exp(-16) = 1e-7 is what float32 rounds off, and four tokens of it, exp(64), are
-far from the largest float32."""
 GATE_CHUNKS = tl.constexpr(8)
 
 RUN_TIME = ["tokens", "heads", "chunks", "segments", "span", "plane"]
@@ -52,21 +49,21 @@ def gates_kernel(g, gates, scale, tokens, heads, chunks, plane, C: tl.constexpr)
 
 
 @triton.jit
-def border(rows, half):
-    """The row up to which a block of 2 `half` rows counts as its earlier half."""
-    return rows // (2 * half) * (2 * half) + half - 1
+def border(rows, level):
+    """The row up to which a block of 2^(level + 1) rows counts as its earlier half."""
+    return (rows >> (level + 1) << (level + 1)) + (1 << level) - 1
 
 
 @triton.jit
-def is_across(i, j, half):
-    """i is in the later and j in the earlier half of the same block of 2 `half` rows."""
-    return (i // (2 * half) == j // (2 * half)) & (i // half > j // half)
+def is_across(i, j, level):
+    """i is in the later and j in the earlier half of the same block of 2^(level + 1) rows."""
+    return (i >> (level + 1) == j >> (level + 1)) & (i >> level > j >> level)
 
 
 @triton.jit
-def is_near(i, j):
-    """j is before i in the same block of 8 rows."""
-    return (i // 8 == j // 8) & (i > j)
+def is_near(i, j, level):
+    """j is before i in the same block of 2^(level + 1) rows."""
+    return (i >> (level + 1) == j >> (level + 1)) & (i > j)
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -79,17 +76,20 @@ def prepare_kernel(
     writes,
     scores,
     scale,
+    lowest,
     tokens,
     heads,
     chunks,
     K: tl.constexpr,
     C: tl.constexpr,
+    NEAR: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One chunk of one head with a decay a key channel: G, `reads`, `writes` and A. Grid: X N.
 
     No exponent can overflow: the later half of a block sees the earlier one through their border b, exp(G_i - G_b)
-    exp(G_b - G_j), in blocks of 64, 32 and 16 rows; the rest are blocks of 8, with at most four tokens to their border.
+    exp(G_b - G_j), in blocks of 64 rows, 32, and so on down to blocks of 2^(NEAR + 1), which are taken whole: they have
+    at most 2^NEAR tokens to their border, and a log decay below `lowest` counts as that.
     """
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks
@@ -106,7 +106,7 @@ def prepare_kernel(
     log_decay = tl.load(g + offsets, mask=inside, other=0.0).to(tl.float32)
     queries = tl.load(q + offsets, mask=inside, other=0.0).to(tl.float32)
     keys = tl.load(k + offsets, mask=inside, other=0.0).to(tl.float32)
-    sums = tl.cumsum(tl.maximum(log_decay, LOWEST_CHANNEL_DECAY) * LOG2E, 0)
+    sums = tl.cumsum(tl.maximum(log_decay, lowest) * LOG2E, 0)
     tl.store(gates + padded, sums)
     tl.debug_barrier()  # borders are rows that other threads stored
     gates += place * (C * K)
@@ -114,19 +114,18 @@ def prepare_kernel(
     tl.store(reads + padded, (queries * tl.exp2(sums) * scale).to(kind))
     tl.store(writes + padded, (keys * tl.exp2(whole - sums)).to(kind))
 
-    past = sums - tl.load(gates + border(rows, 4)[:, None] * K + columns[None, :])
+    past = sums - tl.load(gates + border(rows, NEAR)[:, None] * K + columns[None, :])
     left = (queries * tl.exp2(past)).to(kind)
     right = (keys * tl.exp2(-past)).to(kind)
     near = tl.dot(left, tl.trans(right), input_precision=PRECISION)
-    found = tl.where(is_near(rows[:, None], rows[None, :]), near, 0.0)
+    found = tl.where(is_near(rows[:, None], rows[None, :], NEAR), near, 0.0)
     found += tl.where(rows[:, None] == rows[None, :], tl.sum(queries * keys, 1)[:, None], 0.0)
-    for level in tl.static_range(3):
-        half = 8 << level
-        factor = tl.exp2(-tl.abs(sums - tl.load(gates + border(rows, half)[:, None] * K + columns[None, :])))
+    for level in range(NEAR + 1, 6):
+        factor = tl.exp2(-tl.abs(sums - tl.load(gates + border(rows, level)[:, None] * K + columns[None, :])))
         left = (queries * factor).to(kind)
         right = (keys * factor).to(kind)
         across = tl.dot(left, tl.trans(right), input_precision=PRECISION)
-        found += tl.where(is_across(rows[:, None], rows[None, :], half), across, 0.0)
+        found += tl.where(is_across(rows[:, None], rows[None, :], level), across, 0.0)
     tl.store(scores + place * (C * C) + rows[:, None] * C + rows[None, :], (found * scale).to(kind))
 
 
@@ -265,15 +264,9 @@ def segment_kernel(
     begin = segment * span
     end = tl.minimum(begin + span, chunks)
     state_t = tl.zeros((BV, K), tl.float32)
-    if VECTOR:
-        total = tl.zeros((K,), tl.float32)
-    else:
-        total = 0.0
+    total = tl.zeros((K,), tl.float32) if VECTOR else 0.0
     for i in range(end - begin):
-        if REVERSE:
-            n = end - 1 - i
-        else:
-            n = begin + i
+        n = end - 1 - i if REVERSE else begin + i
         written_t = tl.trans(v.load([batch, n * C, head * V + tile * BV]).reshape(C, BV))
         if VECTOR:
             keys = k.load([(x * chunks + n) * C, 0])

@@ -1,0 +1,327 @@
+# mypy: ignore-errors
+# (What torch registers and what Triton launches is not typed.)
+"""The operators of gated linear attention: two launches forwards, two backwards, four more where T is split.
+
+`hybridsearch::gated_linear` and `hybridsearch::gated_linear_backward` are opaque to torch.compile (no graph break) and
+can stand in a CUDA graph: no host waits for the device, no size depends on data. Where heads are few, T is split: what
+every segment adds to a state is found first, a short scan gives each segment the state it starts from.
+"""
+
+import torch
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from hybridsearch.kernels.gated_delta.tiles import CHUNK, padded_key_size
+from hybridsearch.kernels.linear_attention.triton_backward import (
+    channel_inputs_backward_kernel,
+    inputs_backward_kernel,
+    values_backward_kernel,
+)
+from hybridsearch.kernels.linear_attention.triton_forward import (
+    GATE_CHUNKS,
+    gates_kernel,
+    join_kernel,
+    output_kernel,
+    prepare_kernel,
+    segment_kernel,
+)
+from hybridsearch.kernels.linear_attention.triton_step import step_kernel
+from hybridsearch.kernels.linear_attention.triton_tiles import tile
+
+SHORTEST_SEGMENT = 8
+"""Chunks; a shorter segment would move more state than tokens."""
+
+NEAR = {torch.bfloat16: (3, -10.0), torch.float32: (2, -16.0)}
+"""Log2 of the tokens that the smallest blocks of channel decays have to their border, and the log decay below which one
+counts as this: what it lets through, exp(-10) = 5e-5 or exp(-16) = 1e-7, is far below what the dtype rounds off, and
+its eight or four fold, exp(80) or exp(64), far below the largest float32."""
+
+Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _segments(k: Tensor, v: Tensor, *, vector: bool) -> int:
+    """Segments that give each multiprocessor of the device two programs.
+
+    1 if T is short, and with channel decays, whose tokens are dearer to read twice, where heads occupy half the device.
+    """
+    if v.device.type != "cuda":
+        return 1
+    name = "channel_output" if vector else "output"
+    programs = v.shape[0] * v.shape[2] * (v.shape[3] // tile(name, k.shape[3], v.shape[3], v.dtype).columns)
+    processors = torch.cuda.get_device_properties(v.device).multi_processor_count
+    if vector and 20 * programs >= 9 * processors:
+        return 1
+    return max(1, min(2 * processors // programs, -(-v.shape[1] // CHUNK) // SHORTEST_SEGMENT))
+
+
+def _span(tokens: int, segments: int) -> tuple[int, int, int]:
+    """Chunks, chunks of a segment, and the segments that leaves."""
+    chunks = -(-tokens // CHUNK)
+    span = -(-chunks // segments)
+    return chunks, span, -(-chunks // span)
+
+
+@torch.library.custom_op("hybridsearch::gated_linear", mutates_args=())
+def gated_linear(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    initial_state: Tensor | None,
+    scale: float,
+    segments: int,
+    train: bool,
+) -> Saved:
+    """Output, final state, and what the backward pass needs: gates, reads, writes, A and the states before each chunk.
+
+    Reads, writes and A are empty with one decay a head, the states unless `train`. No `segments` (0): as many as serve.
+    """
+    q, k, v, g = (_aligned(x) for x in (q, k, v, g))
+    vector = g.dim() == 4
+    output, last, gates, reads, writes, scores, befores = _outputs(q, k, v, train, vector)
+    batch, tokens, heads, key_size = q.shape
+    value_size, rows = v.shape[-1], batch * heads
+    chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector))
+    plane = rows * chunks * CHUNK
+    sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": _precision(v.dtype)}
+    with torch.cuda.device_of(q):
+        if vector:
+            near, lowest = NEAR[v.dtype]
+            chosen = tile("prepare", key_size, value_size, v.dtype)
+            prepare_kernel[(rows * chunks,)](
+                q, k, g, gates, reads, writes, scores, scale, lowest, tokens, heads, chunks, K=key_size, C=CHUNK,
+                NEAR=near, PRECISION=_precision(v.dtype), num_warps=chosen.warps, num_stages=chosen.stages,
+            )  # fmt: skip
+            queries, keys, weights = (_flat(x, CHUNK, x.shape[-1]) for x in (reads, writes, scores))
+        else:
+            gates_kernel[(rows * -(-chunks // GATE_CHUNKS.value),)](
+                g, gates, scale, tokens, heads, chunks, plane, C=CHUNK, num_warps=4
+            )
+            queries, keys, weights = _tokens(q, key_size), _tokens(k, key_size), None
+        starts = None if initial_state is None else initial_state.mT.contiguous()
+        if segments > 1:
+            starts = _edges(keys, v, gates, initial_state, segments, span, sizes, reverse=False)
+        chosen = tile("channel_output" if vector else "output", key_size, value_size, v.dtype)
+        output_kernel[(rows * segments * (value_size // chosen.columns),)](
+            queries, keys, _tokens(v, chosen.columns), weights, gates, starts, output,
+            _flat(befores, chosen.columns, key_size) if train else None, last, scale,
+            tokens, heads, chunks, segments, span, plane, BV=chosen.columns, STARTED=starts is not None, TRAIN=train,
+            **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+    return output, last, gates, reads, writes, scores, befores
+
+
+@gated_linear.register_fake
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    initial_state: Tensor | None,
+    scale: float,
+    segments: int,
+    train: bool,
+) -> Saved:
+    return _outputs(q, k, v, train, g.dim() == 4)
+
+
+def _outputs(q: Tensor, k: Tensor, v: Tensor, train: bool, vector: bool) -> Saved:
+    batch, tokens, heads, value_size = v.shape
+    key_size, rows = k.shape[-1], batch * heads
+    padded = -(-tokens // CHUNK) * CHUNK
+    with_scores = rows if vector else 0
+    gates = (rows, padded, key_size) if vector else (3, rows, padded)
+    return (
+        v.new_empty(v.shape),
+        v.new_empty((batch, heads, key_size, value_size), dtype=torch.float32),
+        v.new_empty(gates, dtype=torch.float32),
+        v.new_empty((with_scores, padded, key_size)),
+        v.new_empty((with_scores, padded, key_size)),
+        v.new_empty((with_scores, padded, CHUNK)),
+        v.new_empty((rows if train else 0, padded // CHUNK * value_size, key_size)),
+    )
+
+
+@torch.library.custom_op("hybridsearch::gated_linear_backward", mutates_args=())
+def gated_linear_backward(
+    d_output: Tensor,
+    d_last: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    reads: Tensor,
+    writes: Tensor,
+    scores: Tensor,
+    befores: Tensor,
+    scale: float,
+    segments: int,
+    vector: bool,
+) -> Gradients:
+    """Gradients of q, k, v, g (float32) and the initial state."""
+    q, k, v, d_output = (_aligned(x) for x in (q, k, v, d_output))
+    d_q, d_k, d_v, d_g, d_initial = _gradients(q, k, v, vector)
+    batch, tokens, heads, key_size = q.shape
+    value_size, rows = v.shape[-1], batch * heads
+    chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector))
+    plane = rows * chunks * CHUNK
+    d_afters = torch.empty_like(befores)
+    sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": _precision(v.dtype)}
+    with torch.cuda.device_of(q):
+        if vector:
+            queries, keys, weights = (_flat(x, CHUNK, x.shape[-1]) for x in (reads, writes, scores))
+        else:
+            queries, keys, weights = _tokens(q, key_size), _tokens(k, key_size), None
+        d_ends = None if d_last is None else d_last.mT.contiguous()
+        if segments > 1:
+            d_ends = _edges(queries, d_output, gates, d_last, segments, span, sizes, reverse=True)
+        chosen = tile("channel_values_backward" if vector else "values_backward", key_size, value_size, v.dtype)
+        values_backward_kernel[(rows * segments * (value_size // chosen.columns),)](
+            queries, keys, weights, gates, _tokens(d_output, chosen.columns), d_ends, d_v,
+            _flat(d_afters, chosen.columns, key_size), d_initial, scale,
+            tokens, heads, chunks, segments, span, plane, BV=chosen.columns, ENDED=d_ends is not None,
+            **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+        chosen = tile("channel_inputs_backward" if vector else "inputs_backward", key_size, value_size, v.dtype)
+        rest = (
+            _tokens(v, value_size), gates, _tokens(d_output, value_size), _flat(befores, value_size, chosen.columns),
+            _flat(d_afters, value_size, chosen.columns), d_q, d_k, d_g, scale, tokens, heads, chunks,
+        )  # fmt: skip
+        del sizes["VECTOR"]
+        sizes |= {"BK": chosen.columns, "num_warps": chosen.warps, "num_stages": chosen.stages}
+        if vector:
+            grid = (rows * chunks * (key_size // chosen.columns),)
+            channel_inputs_backward_kernel[grid](q, k, *rest, NEAR=NEAR[v.dtype][0], **sizes)
+        else:
+            tiles = (_tokens(x, chosen.columns) for x in (q, k))
+            inputs_backward_kernel[(rows * chunks,)](*tiles, *rest, plane, **sizes)
+    return d_q, d_k, d_v, d_g, d_initial
+
+
+@gated_linear_backward.register_fake
+def _(
+    d_output: Tensor,
+    d_last: Tensor | None,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    gates: Tensor,
+    reads: Tensor,
+    writes: Tensor,
+    scores: Tensor,
+    befores: Tensor,
+    scale: float,
+    segments: int,
+    vector: bool,
+) -> Gradients:
+    return _gradients(q, k, v, vector)
+
+
+def _gradients(q: Tensor, k: Tensor, v: Tensor, vector: bool) -> Gradients:
+    batch, tokens, heads, key_size = q.shape
+    return (
+        q.new_empty(q.shape),
+        k.new_empty(k.shape),
+        v.new_empty(v.shape),
+        v.new_empty(q.shape if vector else (batch, tokens, heads), dtype=torch.float32),
+        v.new_empty((batch, heads, key_size, v.shape[-1]), dtype=torch.float32),
+    )
+
+
+def _keep(ctx: torch.autograd.function.FunctionCtx, inputs: tuple, output: Saved) -> None:
+    q, k, v, g, initial_state, scale, segments, _ = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(*output[2:])
+    ctx.save_for_backward(q, k, v, *output[2:])
+    ctx.scale, ctx.segments, ctx.vector, ctx.started = scale, segments, g.dim() == 4, initial_state is not None
+
+
+def _backward(
+    ctx: torch.autograd.function.FunctionCtx, d_output: Tensor | None, d_last: Tensor | None, *_: None
+) -> tuple:
+    q, k, v, *saved = ctx.saved_tensors
+    d_output = torch.zeros_like(v) if d_output is None else d_output
+    *gradients, d_initial = gated_linear_backward(
+        d_output, d_last, q, k, v, *saved, ctx.scale, ctx.segments, ctx.vector
+    )
+    return *gradients, d_initial if ctx.started else None, None, None, None
+
+
+gated_linear.register_autograd(_backward, setup_context=_keep)
+
+
+def _edges(
+    keys: TensorDescriptor,
+    values: Tensor,
+    gates: Tensor,
+    given: Tensor | None,
+    segments: int,
+    span: int,
+    sizes: dict,
+    *,
+    reverse: bool,
+) -> Tensor:
+    """The state each segment starts from [X, P, V, K]; reversed, the gradient of the state each segment ends with."""
+    batch, tokens, heads, value_size = values.shape
+    rows, chunks, key_size = batch * heads, -(-tokens // CHUNK), sizes["K"]
+    edges = gates.new_empty((rows, segments, value_size, key_size))
+    edges[:, -1 if reverse else 0] = 0.0 if given is None else given.flatten(0, 1).mT
+    totals = gates.new_empty((rows, segments, key_size))
+    chosen = tile("segment", key_size, value_size, values.dtype)
+    segment_kernel[(rows * (segments - 1) * (value_size // chosen.columns),)](
+        keys, _tokens(values, chosen.columns), gates, edges, totals, heads, chunks, segments, span,
+        rows * chunks * CHUNK, BV=chosen.columns, REVERSE=reverse, **sizes,
+        num_warps=chosen.warps, num_stages=chosen.stages,
+    )  # fmt: skip
+    chosen = tile("join", key_size, value_size, values.dtype)
+    join_kernel[(rows * (value_size // chosen.columns),)](
+        totals, edges, segments, K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse,
+        num_warps=chosen.warps, num_stages=chosen.stages,
+    )  # fmt: skip
+    return edges
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """`x`, contiguous and at a multiple of 16 bytes, as tile loads ask for."""
+    x = x.contiguous()
+    return x if x.data_ptr() % 16 == 0 else x.clone()
+
+
+def _tokens(x: Tensor, columns: int) -> TensorDescriptor:
+    """Tiles [1, C, columns] of [B, T, H D]; what lies behind the last token of the last sequence loads as zeros."""
+    batch, tokens, heads, size = x.shape
+    width = heads * size
+    return TensorDescriptor(x, [batch, tokens, width], [tokens * width, width, 1], [1, CHUNK, columns])
+
+
+def _flat(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
+    """Tiles [rows, columns] of a padded tensor, seen as a matrix of its last axis."""
+    size = x.shape[-1]
+    return TensorDescriptor(x, [x.numel() // size, size], [size, 1], [rows, columns])
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """How float32 tiles are multiplied: three tf32 products keep float32 accuracy (1e-6)."""
+    return "tf32x3" if dtype == torch.float32 else "tf32"
+
+
+@torch.library.custom_op("hybridsearch::gated_linear_step", mutates_args=())
+def linear_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Output [B, H, V] and the new state."""
+    q, k, v, g, state = (x.contiguous() for x in (q, k, v, g, state))
+    output, after = torch.empty_like(v), torch.empty_like(state)
+    batch, heads, value_size = v.shape
+    key_size = k.shape[-1]
+    columns = min(32, padded_key_size(value_size))
+    with torch.cuda.device_of(q):
+        step_kernel[(batch * heads * -(-value_size // columns),)](
+            q, k, v, g, state, output, after, scale, key_size, value_size,
+            K=padded_key_size(key_size), BV=columns, VECTOR=g.dim() == 3, num_warps=4,
+        )  # fmt: skip
+    return output, after
+
+
+@linear_step.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    return v.new_empty(v.shape), state.new_empty(state.shape)
