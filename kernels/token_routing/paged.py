@@ -44,28 +44,33 @@ def paged_attention_step(
     """
     keys, values = pages
     batch, heads, size = q.shape
-    group, value_size = keys.shape[1], values.shape[3]
-    count = batch * heads // group
     exact = torch.promote_types(q.dtype, torch.float32)
-    queries = (q * (size**-0.5 if scale is None else scale)).view(count, group, size)
-    scores = _product(queries.index_select(0, rows)[:, :, None], keys.mT)[:, :, 0].to(exact)
-    most = q.new_full((count, group), torch.finfo(exact).min, dtype=exact)
-    owners = rows[:, None].expand(-1, group)
-    if own is not None:
-        own_scores = _product(queries.view(batch, heads, 1, size), own[0].mT)[:, :, 0].to(exact).view(count, group, -1)
+    queries = q * (size**-0.5 if scale is None else scale)
+    own_scores = None if own is None else _product(queries[:, :, None], own[0].mT).to(exact)
+    if not len(rows):
+        if own_scores is None or own is None:
+            return q.new_zeros(batch, heads, values.shape[3])
+        return _product(own_scores.softmax(-1).to(q.dtype), own[1])[:, :, 0]
+    group = keys.shape[1]
+    owners = (batch * heads // group, group)
+    queries = queries.reshape(*owners, size)
+    scores = _product(queries.index_select(0, rows)[:, :, None], keys.mT).to(exact)[:, :, 0]
+    if own_scores is None:
+        most = scores.new_full(owners, torch.finfo(exact).min)
+    else:
+        own_scores = own_scores.view(*owners, -1)
         most = own_scores.amax(-1)
-    if len(rows):
-        most = most.scatter_reduce(0, owners, scores.amax(-1), "amax")
-    weights = (scores - most.index_select(0, rows)[..., None]).exp()
+    most = most.scatter_reduce(0, rows[:, None].expand(-1, group), scores.amax(-1), "amax")
+    weights = scores.sub_(most.index_select(0, rows)[..., None]).exp_()
     total = torch.zeros_like(most).index_add_(0, rows, weights.sum(-1))
-    of_pages = _product(weights[:, :, None].to(q.dtype), values)[:, :, 0].to(exact)
-    o = of_pages.new_zeros(count, group, value_size).index_add_(0, rows, of_pages)
-    if own is not None:
-        own_weights = (own_scores - most[..., None]).exp()
+    of_pages = _product(weights[:, :, None].to(q.dtype), values).to(exact)[:, :, 0]
+    o = of_pages.new_zeros(*owners, values.shape[3]).index_add_(0, rows, of_pages)
+    if own is not None and own_scores is not None:
+        own_weights = own_scores.sub_(most[..., None]).exp_()
         total += own_weights.sum(-1)
         o += _product(own_weights.view(batch, heads, 1, -1).to(q.dtype), own[1]).view(o.shape)
-    o /= total.clamp(min=torch.finfo(exact).tiny)[..., None]
-    return o.view(batch, heads, value_size).to(q.dtype)
+    o /= total.clamp_(min=torch.finfo(exact).tiny)[..., None]
+    return o.view(batch, heads, -1).to(q.dtype)
 
 
 def _product(a: Tensor, b: Tensor) -> Tensor:
