@@ -1,7 +1,7 @@
 """The gated delta rule by Triton kernels, with gradients; what `dispatch` runs on a GPU.
 
-Any key size to 128 and any value size: both are padded with zeros to a power of two, and values wider than 128 are
-worked on as several heads of 128 that share their keys and gates.
+Any key size to 128 (float32: 64) and any value size: both are padded with zeros to a power of two, and wider values are
+worked on as several heads that share their keys and gates.
 """
 
 import torch
@@ -9,18 +9,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.gated_delta import operators
-from hybridsearch.kernels.gated_delta.tiles import (
-    CHUNK,
-    DTYPES,
-    LARGEST_KEY,
-    LARGEST_VALUE,
-    padded_key_size,
-    padded_value_size,
-    tile,
-)
+from hybridsearch.kernels.gated_delta.tiles import DTYPES, largest_size, padded_size, tile
 
-SHORTEST_SEGMENT = 8
-"""Chunks; a shorter segment would pay more for its transition than it gains."""
+SHORTEST_SEGMENT = 512
+"""Tokens; a shorter segment would pay more for its transition than it gains."""
 
 
 def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
@@ -31,7 +23,8 @@ def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
         return "needs compute capability 8.0 or more"
     if dtype not in DTYPES:
         return f"needs bfloat16 or float32, found {dtype}"
-    return f"key size {head_dim} is above {LARGEST_KEY}" if head_dim > LARGEST_KEY else ""
+    largest = largest_size(dtype)
+    return f"key size {head_dim} is above {largest}" if head_dim > largest else ""
 
 
 def gated_delta_rule(
@@ -52,14 +45,15 @@ def gated_delta_rule(
     """
     heads, key_size, value_size = v.shape[2], k.shape[-1], v.shape[-1]
     scale = key_size**-0.5 if scale is None else scale
-    more_keys, more_values = padded_key_size(key_size) - key_size, padded_value_size(value_size) - value_size
+    largest = largest_size(v.dtype)
+    more_keys, more_values = padded_size(key_size, largest) - key_size, padded_size(value_size, largest) - value_size
     if initial_state is not None:
         initial_state = initial_state.to(torch.float32)
     if more_keys or more_values:
         q, k, v = pad(q, (0, more_keys)), pad(k, (0, more_keys)), pad(v, (0, more_values))
         if initial_state is not None:
             initial_state = pad(initial_state, (0, more_values, 0, more_keys))
-    parts = v.shape[-1] // LARGEST_VALUE
+    parts = v.shape[-1] // largest
     if parts > 1:
         v, g, beta, initial_state = _split(parts, v, g, beta, initial_state)
     g = None if g is None else g.to(torch.float32)
@@ -95,7 +89,7 @@ def gated_delta_step(
 def _split(
     parts: int, v: Tensor, g: Tensor | None, beta: Tensor, state: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Tensor, Tensor | None]:
-    """A head of `parts` times 128 values as `parts` heads."""
+    """A head with too many values as `parts` heads."""
     batch, tokens, heads, value_size = v.shape
     v = v.reshape(batch, tokens, heads * parts, value_size // parts)
     g = None if g is None else g.repeat_interleave(parts, 2)
@@ -111,7 +105,6 @@ def _segments(v: Tensor, key_size: int) -> int:
     batch, tokens, heads, value_size = v.shape
     programs = batch * heads * (value_size // tile("output", key_size, value_size, v.dtype).columns)
     processors = torch.cuda.get_device_properties(v.device).multi_processor_count
-    chunks = -(-tokens // CHUNK)
-    wanted = min(processors // programs, chunks // SHORTEST_SEGMENT)
+    wanted = min(processors // programs, tokens // SHORTEST_SEGMENT)
     # Running every segment twice costs as much again: two segments gain nothing.
     return wanted if wanted > 2 else 1

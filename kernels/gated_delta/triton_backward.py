@@ -143,7 +143,7 @@ def inputs_backward_kernel(
     PRECISION: tl.constexpr,
 ):
     """One chunk of one head: dq and dk (a value head's share), dg and dbeta, BK key columns at a time. Grid: X N."""
-    TRACE: tl.constexpr = V > 64
+    LATE: tl.constexpr = V > 64  # wide tiles: one after the other, for want of registers
     FINE: tl.constexpr = GATED and K <= 32 and q.dtype.element_ty == tl.bfloat16
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks
@@ -185,8 +185,8 @@ def inputs_backward_kernel(
     d_scores = tl.where(rows[:, None] >= rows[None, :], d_scores, 0.0)
     d_scores_t = tl.where(rows[:, None] <= rows[None, :], d_scores_t, 0.0)
     if FINE:
-        # dg is a small difference of sums over these, and the fewer key columns, the smaller: their rounding alone would
-        # cost it 0.65 % with 16. What rounding leaves is multiplied too.
+        # dg is a small difference of sums over these, the smaller the fewer the key columns: rounding them would cost
+        # dg 0.65 % at 16. What rounding leaves is multiplied too.
         d_scores_rest = (d_scores - d_scores.to(kind).to(tl.float32)).to(kind)
         d_scores_t_rest = (d_scores_t - d_scores_t.to(kind).to(tl.float32)).to(kind)
     d_scores = d_scores.to(kind)
@@ -206,11 +206,13 @@ def inputs_backward_kernel(
     d_sums = tl.zeros((C,), tl.float32)
     d_strength = tl.zeros((C,), tl.float32)
     at_end = tl.zeros((C,), tl.float32)
-    d_state = tl.zeros((BK if TRACE else V,), tl.float32)
+    d_state = tl.zeros((BK if LATE else V,), tl.float32)
     for _ in range(K // BK):
         keys = tl.load(k + key_offsets, mask=inside[:, None], other=0.0)
         queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
         d_after_t = tl.load(d_afters + state_offsets)
+        if not LATE:
+            before_t = tl.load(befores + state_offsets)
         column = tl.dot(tl.trans(error_t), d_after_t, input_precision=PRECISION)
         if GATED:
             column *= kept
@@ -221,9 +223,10 @@ def inputs_backward_kernel(
         column = tl.dot(d_system_t, keys, column, input_precision=PRECISION)
         d_strength += tl.sum(keys.to(tl.float32) * column, 1)
         column *= strength[:, None]
-        before_t = tl.load(befores + state_offsets)
+        if LATE:
+            before_t = tl.load(befores + state_offsets)
         if GATED:
-            if TRACE:
+            if LATE:
                 # The sum over S dS' as a trace: elementwise it would hold two wide tiles in registers.
                 overlap = tl.dot(tl.trans(before_t), d_after_t, input_precision=PRECISION)
                 d_state += tl.sum(tl.where(columns[:, None] == columns[None, :], overlap, 0.0), 1)

@@ -102,11 +102,15 @@ def prepare_kernel(
         solved -= column[:, :, None] * row[:, None, :]
     spread = tl.reshape(tl.where(same, solved[:, :, None, :], 0.0), (C, C))
 
-    below = tl.where(rows[:, None] // 16 > rows[None, :] // 16, system, 0.0)
-    nilpotent = tl.dot(spread, below, input_precision=PRECISION)
-    square = tl.dot(nilpotent, nilpotent, input_precision=PRECISION)
-    series = square - nilpotent - tl.dot(nilpotent, square, input_precision=PRECISION)
-    whole = spread + tl.dot(series, spread, input_precision=PRECISION)
+    # For bfloat16 results float16 is enough: it has tf32's mantissa, and with keys of length 1 and beta to 2 no entry
+    # of these inverses is above 2.
+    joined: tl.constexpr = tl.float16 if PRECISION == "tf32" else tl.float32
+    below = tl.where(rows[:, None] // 16 > rows[None, :] // 16, system, 0.0).to(joined)
+    nilpotent = tl.dot(spread.to(joined), below, input_precision=PRECISION)
+    low = nilpotent.to(joined)
+    square = tl.dot(low, low, input_precision=PRECISION)
+    series = square - nilpotent - tl.dot(low, square.to(joined), input_precision=PRECISION)
+    whole = spread + tl.dot(series.to(joined), spread.to(joined), input_precision=PRECISION)
     tl.store(inverse + square_offsets, whole.to(inverse.dtype.element_ty))
 
 
