@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from hybridsearch.kernels.gated_delta.tiles import CHUNK, padded_key_size
 from hybridsearch.kernels.linear_attention.triton_backward import (
     channel_inputs_backward_kernel,
     inputs_backward_kernel,
@@ -26,7 +25,7 @@ from hybridsearch.kernels.linear_attention.triton_forward import (
     segment_kernel,
 )
 from hybridsearch.kernels.linear_attention.triton_step import step_kernel
-from hybridsearch.kernels.linear_attention.triton_tiles import tile
+from hybridsearch.kernels.linear_attention.triton_tiles import CHUNK, padded_size, tile
 
 SHORTEST_SEGMENT = 8
 """Chunks; a shorter segment would move more state than tokens."""
@@ -313,11 +312,11 @@ def linear_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale
     output, after = torch.empty_like(v), torch.empty_like(state)
     batch, heads, value_size = v.shape
     key_size = k.shape[-1]
-    columns = min(32, padded_key_size(value_size))
+    columns = min(32, padded_size(value_size))
     with torch.cuda.device_of(q):
         step_kernel[(batch * heads * -(-value_size // columns),)](
             q, k, v, g, state, output, after, scale, key_size, value_size,
-            K=padded_key_size(key_size), BV=columns, VECTOR=g.dim() == 3, num_warps=4,
+            K=padded_size(key_size), BV=columns, VECTOR=g.dim() == 3, num_warps=4,
         )  # fmt: skip
     return output, after
 

@@ -4,6 +4,12 @@ import torch
 
 from hybridsearch.kernels.gated_delta.tiles import Tile
 
+CHUNK = 64
+"""Tokens that are worked on together."""
+DTYPES = (torch.bfloat16, torch.float32)
+LARGEST_SIZE = 128
+"""Of a key, and of a value that is not split."""
+
 # Columns are key columns of "inputs_backward" and "channel_inputs_backward", value columns of the others.
 # Keys: the largest key size the choice serves, from 64 on.
 BFLOAT16 = {
@@ -43,3 +49,8 @@ def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Til
     while size % columns:
         columns //= 2
     return chosen._replace(columns=columns)
+
+
+def padded_size(size: int) -> int:
+    """The power of two, at least 16, that holds a key or value; padding with zeros changes nothing."""
+    return max(16, 1 << (size - 1).bit_length())
