@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[import-untyped]
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hybridsearch.kernels.gated_delta.tiles import chunk, padded_size, tile
 from hybridsearch.kernels.gated_delta.triton_backward import inputs_backward_kernel, values_backward_kernel

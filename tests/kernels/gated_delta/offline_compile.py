@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import triton  # type: ignore[import-untyped]
+import triton
 from torch import Tensor
-from triton.backends.compiler import GPUTarget  # type: ignore[import-untyped]
-from triton.compiler import ASTSource  # type: ignore[import-untyped]
-from triton.tools.tensor_descriptor import TensorDescriptor  # type: ignore[import-untyped]
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hybridsearch.kernels.gated_delta import operators
 
