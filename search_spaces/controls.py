@@ -7,7 +7,6 @@ from hybridsearch.search_spaces.space import Space
 from hybridsearch.spec import cost
 from hybridsearch.spec.architecture import Architecture, Layer
 from hybridsearch.spec.combinators import Mixer
-from hybridsearch.spec.mixers import FullAttention
 
 DEFAULT_TOLERANCE = 0.02
 
@@ -17,8 +16,8 @@ def controls(space: Space) -> dict[str, Architecture]:
 
     The first `full` entry and the first linear entry of the menu are used (a sliding window where there is no linear
     one), with the first of their options that fit. At 3:1 every fourth layer is full; a depth below 4 has one full
-    layer, the last. Controls need not lie in the space. The full control keeps the reference's feed-forward, and
-    solved feed-forwards bring the others to its parameters.
+    layer, the last. Controls need not lie in the space. Where the space fixes the feed-forwards, a control keeps
+    the reference's if that leaves it as large as the reference; otherwise a solved one brings it there.
 
     Raises:
         Infeasible: a control cannot be given the reference's parameters.
@@ -40,16 +39,24 @@ def _matched(space: Space, name: str, mixers: list[Mixer]) -> Architecture:
     width, _ = space.reference_size
     rule = space.feed_forward
     tolerance = rule.parameters.tolerance if rule.parameters else DEFAULT_TOLERANCE
-    if rule.parameters is None and all(isinstance(mixer, FullAttention) for mixer in mixers):
-        inner = feed_forward.inner_width(space, width, mixers, space.feed_forwards[0])
-    else:
+    inner = feed_forward.inner_width(space, width, mixers, space.feed_forwards[0])
+    if rule.parameters is not None or _gap(space, _stack(space, width, mixers, inner)) > tolerance:
         inner = feed_forward.solve(width, mixers, space.target, rule.multiple, tolerance)
-    layers = tuple(Layer(mixer=mixer, feed_forward=inner) for mixer in mixers)
-    architecture = Architecture(width=width, layers=layers, tied_embeddings=space.tied_embeddings)
-    gap = abs(cost.parameters(architecture) - space.target) / space.target
+    architecture = _stack(space, width, mixers, inner)
+    gap = _gap(space, architecture)
     if gap > tolerance:
         raise Infeasible(
             f"the control {name!r} misses {space.target:,} parameters by {gap:.1%} at width {width} and depth "
             f"{len(mixers)}, at most {tolerance:.1%} allowed; change `reference` or `feed_forward`"
         )
     return architecture
+
+
+def _stack(space: Space, width: int, mixers: list[Mixer], inner: int) -> Architecture:
+    layers = tuple(Layer(mixer=mixer, feed_forward=inner) for mixer in mixers)
+    return Architecture(width=width, layers=layers, tied_embeddings=space.tied_embeddings)
+
+
+def _gap(space: Space, architecture: Architecture) -> float:
+    """How far the parameters are from the reference's, relative to them."""
+    return abs(cost.parameters(architecture) - space.target) / space.target

@@ -88,9 +88,9 @@ def measure_together(
     copies = [copy.deepcopy(model).eval() for model in models]
     with torch.inference_mode():
         timed = [_shapes(model, settings, tokens, device) for model in copies]
-        for repeat in range(settings.repeats):
+        for _ in range(settings.repeats):
             for shape in chain.from_iterable(timed):
-                if repeat < shape.planned:
+                if len(shape.seconds) < shape.planned:
                     shape.seconds.append(_clocked(shape.prepare(), device))
         held = [model.prefill(tokens(1, settings.contexts[-1]))[1].bytes() for model in copies]
     return [
@@ -126,6 +126,8 @@ def _shape(model: LanguageModel, settings: ThroughputSettings, row: Tensor, devi
     )
     seconds = _clocked(lambda: held.append(_prefilled(model, prompt)[1]), device)
     prefill.planned = _planned(settings.repeats, seconds)
+    if seconds > SECONDS_A_SHAPE:  # smaller shapes have warmed everything up, and what is left is far below the spread
+        prefill.seconds.append(seconds)
     # The first token after the prompt may make a cache grow: it is decoded before the memory is copied.
     _decoded(model, held[0], first)
 

@@ -14,7 +14,7 @@ from hybridsearch.spec.architecture import Architecture, Layer
 from hybridsearch.spec.mixers import FullAttention, GatedDelta
 from hybridsearch.tasks.recall import Batch
 from hybridsearch.training.meter import measure
-from hybridsearch.training.replicate import answer_loss
+from hybridsearch.training.scoring import answer_loss
 
 SETTINGS = ThroughputSettings(contexts=(8, 32), batches=(1, 4), decode_tokens=4, repeats=5)
 CPU = torch.device("cpu")
@@ -43,8 +43,10 @@ class Paced(nn.Module):
 
     slowness = 1.0
     seen: list[tuple[int, int]]
+    prompts: list[tuple[int, ...]]
 
     def prefill(self, tokens: Tensor) -> tuple[Tensor, Held]:
+        type(self).prompts.append(tuple(tokens.shape))
         Clock.now += 5e-4 * tokens.numel() * self.slowness
         return torch.zeros(*tokens.shape, 2), Held(tokens.shape[1], tokens.shape[0])
 
@@ -61,7 +63,7 @@ class Paced(nn.Module):
 @pytest.fixture
 def paced(monkeypatch: pytest.MonkeyPatch) -> Paced:
     monkeypatch.setattr(time, "perf_counter", lambda: Clock.now)
-    Paced.seen = []
+    Paced.seen, Paced.prompts = [], []
     return Paced()
 
 
@@ -97,6 +99,12 @@ def test_slow_shapes_are_repeated_less_but_never_below_three(paced: Paced) -> No
     repeats = {(m.phase, m.context, m.batch): m.repeats for m in found.measurements}
     assert repeats["prefill", 8, 1] == 5
     assert repeats["prefill", 32, 4] == 3  # 0.256 s each
+    paced.slowness = 10.0
+    Paced.prompts = []
+    slower = measure(cast(LanguageModel, paced), SETTINGS, tokens, CPU)
+    assert {m.repeats for m in slower.measurements if (m.phase, m.batch) == ("prefill", 4)} == {3, 4}
+    assert Paced.prompts.count((4, 32)) == 3  # 0.64 s: the first counts
+    assert Paced.prompts.count((4, 8)) == 5  # 0.16 s: the first was a warm-up
     assert repeats["decode", 32, 4] == 3
 
 
