@@ -1,6 +1,6 @@
 """The gated delta rule by Triton kernels, with gradients; what `dispatch` runs on a GPU.
 
-Any key size to 128 (float32: 64) and any value size: both are padded with zeros to a power of two, and wider values are
+Any key size to 128 (float32: 64) and any value size: both are padded with zeros to powers of two, and wider values are
 worked on as several heads that share their keys and gates.
 """
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.gated_delta import operators
-from hybridsearch.kernels.gated_delta.tiles import DTYPES, largest_size, padded_size, tile
+from hybridsearch.kernels.gated_delta.tiles import DTYPES, largest_key, padded_sizes, tile
 
 SHORTEST_SEGMENT = 512
 """Tokens; a shorter segment would pay more for its transition than it gains."""
@@ -23,7 +23,7 @@ def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
         return "needs compute capability 8.0 or more"
     if dtype not in DTYPES:
         return f"needs bfloat16 or float32, found {dtype}"
-    largest = largest_size(dtype)
+    largest = largest_key(dtype)
     return f"key size {head_dim} is above {largest}" if head_dim > largest else ""
 
 
@@ -45,15 +45,15 @@ def gated_delta_rule(
     """
     heads, key_size, value_size = v.shape[2], k.shape[-1], v.shape[-1]
     scale = key_size**-0.5 if scale is None else scale
-    largest = largest_size(v.dtype)
-    more_keys, more_values = padded_size(key_size, largest) - key_size, padded_size(value_size, largest) - value_size
+    whole_key, width = padded_sizes(key_size, value_size, v.dtype)
+    more_keys, more_values = whole_key - key_size, -value_size % width
     if initial_state is not None:
         initial_state = initial_state.to(torch.float32)
     if more_keys or more_values:
         q, k, v = pad(q, (0, more_keys)), pad(k, (0, more_keys)), pad(v, (0, more_values))
         if initial_state is not None:
             initial_state = pad(initial_state, (0, more_values, 0, more_keys))
-    parts = v.shape[-1] // largest
+    parts = v.shape[-1] // width
     if parts > 1:
         v, g, beta, initial_state = _split(parts, v, g, beta, initial_state)
     g = None if g is None else g.to(torch.float32)

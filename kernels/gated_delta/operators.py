@@ -12,10 +12,11 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from hybridsearch.kernels.gated_delta.tiles import chunk, padded_size, tile
+from hybridsearch.kernels.gated_delta.tiles import chunk, tile
 from hybridsearch.kernels.gated_delta.triton_backward import inputs_backward_kernel, values_backward_kernel
 from hybridsearch.kernels.gated_delta.triton_forward import (
     join_kernel,
@@ -277,12 +278,12 @@ def _gated_delta_step(
     output, after = torch.empty_like(v), torch.empty_like(state)
     batch, value_heads, value_size = v.shape
     key_size = k.shape[-1]
-    columns = min(32, padded_size(value_size, 32))
+    columns = min(32, triton.next_power_of_2(value_size))
     with _on(q):
         step_kernel[(batch * value_heads * -(-value_size // columns),)](
             q, k, v, None if g is None else g.contiguous(), beta, state, output, after, scale,
             k.shape[1], value_heads, key_size, value_size,
-            K=padded_size(key_size, 1 << 20), BV=columns, GATED=g is not None, num_warps=4,
+            K=triton.next_power_of_2(key_size), BV=columns, GATED=g is not None, num_warps=4,
         )  # fmt: skip
     return output, after
 

@@ -22,11 +22,11 @@ BFLOAT16 = {
     "prepare": {128: Tile(0, 4, 1)},
     "output": {64: Tile(32, 4, 3), 128: Tile(64, 4, 3)},
     "segment": {128: Tile(64, 4, 3)},
-    "join": {64: Tile(32, 4, 1), 128: Tile(32, 8, 1)},
+    "join": {64: Tile(32, 4, 1), 128: Tile(16, 8, 1)},
     "values_backward": {64: Tile(32, 4, 3), 128: Tile(64, 4, 3)},
     "inputs_backward": {128: Tile(32, 4, 1)},
 }
-# Three tf32 products for one: little fits in registers, so chunks are short and sizes end at 64.
+# Three tf32 products for one: little fits in registers. So chunks are short, sizes end at 64 and values are as keys.
 FLOAT32 = {
     "prepare": {64: Tile(0, 4, 1)},
     "output": {32: Tile(16, 4, 2), 64: Tile(64, 4, 2)},
@@ -42,19 +42,36 @@ def chunk(dtype: torch.dtype) -> int:
     return 16 if dtype == torch.float32 else 64
 
 
-def largest_size(dtype: torch.dtype) -> int:
-    """The largest key size, and the values of one head above which it is split."""
+def largest_key(dtype: torch.dtype) -> int:
+    """The largest key size."""
     return 64 if dtype == torch.float32 else 128
 
 
+def padded_sizes(key_size: int, value_size: int, dtype: torch.dtype) -> tuple[int, int]:
+    """The key size, and the values of one head, that the kernels take: powers of two.
+
+    Keys and values are filled up with zeros, which change nothing; a head with more values is split into several.
+    """
+    if dtype == torch.float32:
+        key_size = max(16, _power(key_size))
+        return key_size, key_size
+    key_size = max(32, _power(key_size))
+    return key_size, min(max(32, key_size // 2, _power(value_size)), 128)
+
+
 def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Tile:
-    """The tile of a kernel for sizes that are powers of two from 16 to `largest_size`; its columns divide them."""
+    """The tile of a kernel for sizes from `padded_sizes`; its columns divide them."""
     sizes = (FLOAT32 if dtype == torch.float32 else BFLOAT16)[kernel]
-    chosen = sizes[min(size for size in sizes if key_size <= size)]
-    widest = {"segment": min(value_size, key_size), "inputs_backward": key_size}.get(kernel, value_size)
-    return chosen._replace(columns=min(chosen.columns, widest))
+    columns, warps, stages = sizes[min(size for size in sizes if key_size <= size)]
+    if kernel == "segment":
+        columns = min(columns, key_size, value_size)
+    elif kernel == "inputs_backward":
+        # Many values leave registers for few key columns.
+        columns = min(columns, 16 if value_size > key_size else key_size)
+    else:
+        columns = min(columns, value_size)
+    return Tile(columns, warps, stages)
 
 
-def padded_size(size: int, largest: int) -> int:
-    """A power of two from 16 to `largest`, or a multiple of `largest`; padding with zeros changes nothing."""
-    return max(16, 1 << (size - 1).bit_length()) if size <= largest else -(-size // largest) * largest
+def _power(size: int) -> int:
+    return 1 << (size - 1).bit_length()

