@@ -1,14 +1,14 @@
 """The gated delta rule by Triton kernels, with gradients; what `dispatch` runs on a GPU.
 
 Any key size to 128 (float32: 64) and any value size: both are padded with zeros to powers of two, and wider values are
-worked on as several heads that share their keys and gates.
+worked on as several heads that share their keys and gates. Triton is imported by the first call, not with this module:
+a machine without a GPU need not have it.
 """
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hybridsearch.kernels.gated_delta import operators
 from hybridsearch.kernels.gated_delta.tiles import DTYPES, largest_key, padded_sizes, tile
 
 SHORTEST_SEGMENT = 512
@@ -17,14 +17,22 @@ SHORTEST_SEGMENT = 512
 
 def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     """Why the kernels cannot serve this device, dtype and key size; empty if they can."""
+    if dtype not in DTYPES:
+        return refuses_step(device, dtype, head_dim) or f"needs bfloat16 or float32, found {dtype}"
+    largest = largest_key(dtype)
+    too_large = f"key size {head_dim} is above {largest}" if head_dim > largest else ""
+    return refuses_step(device, dtype, head_dim) or too_large
+
+
+def refuses_step(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Why the decoding step cannot serve this device; it takes any size and, but for float64, any dtype."""
     if device.type != "cuda":
         return f"needs cuda, found {device.type}"
+    if not torch.cuda.is_available():
+        return "needs cuda, found no such device"
     if torch.cuda.get_device_capability(device)[0] < 8:
         return "needs compute capability 8.0 or more"
-    if dtype not in DTYPES:
-        return f"needs bfloat16 or float32, found {dtype}"
-    largest = largest_key(dtype)
-    return f"key size {head_dim} is above {largest}" if head_dim > largest else ""
+    return "keeps states in float32, found float64" if dtype == torch.float64 else ""
 
 
 def gated_delta_rule(
@@ -40,13 +48,16 @@ def gated_delta_rule(
 ) -> tuple[Tensor, Tensor]:
     """Output [B, T, HV, V] in v's dtype and the final state [B, HV, K, V] in float32; arguments as in `reference`.
 
-    q, k and v are all bfloat16 or all float32. `segments`, the parts that T is split into so that few heads fill the
-    device, follows from the shapes if not given.
+    v is bfloat16 or float32; q and k are taken as v's dtype. A log decay below -100 counts as that. `segments`, the
+    parts that T is split into so that few heads fill the device, follows from the shapes if not given.
     """
+    from hybridsearch.kernels.gated_delta import operators
+
     heads, key_size, value_size = v.shape[2], k.shape[-1], v.shape[-1]
     scale = key_size**-0.5 if scale is None else scale
     whole_key, width = padded_sizes(key_size, value_size, v.dtype)
     more_keys, more_values = whole_key - key_size, -value_size % width
+    q, k = q.to(v.dtype), k.to(v.dtype)
     if initial_state is not None:
         initial_state = initial_state.to(torch.float32)
     if more_keys or more_values:
@@ -81,6 +92,8 @@ def gated_delta_step(
     scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One token, as `reference.gated_delta_step`, for a float32 state of any sizes; without gradients."""
+    from hybridsearch.kernels.gated_delta import operators
+
     scale = k.shape[-1] ** -0.5 if scale is None else scale
     output, after = operators.gated_delta_step(q, k, v, g, beta, state, scale)
     return output, after
