@@ -1,5 +1,6 @@
 """Training to rungs: it learns, early rungs are prefixes, interruptions leave no trace, and divergence is a failure."""
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable
@@ -71,6 +72,33 @@ def test_it_learns_to_recall(slot: exclusive.Slot) -> None:
     assert first.metrics["recall"] < 0.6
     assert last.metrics["recall"] > 0.9
     assert last.metrics["answer_loss"] < first.metrics["answer_loss"]
+
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@needs_gpu
+def test_it_learns_on_a_gpu_and_goes_on_from_a_snapshot(slot: exclusive.Slot) -> None:
+    wanted = dataclasses.replace(plan(width=32, steps=(20, 300), batch=16), device=torch.device("cuda"))
+    drawer = Drawer()
+    run(wanted, proxy.Surroundings(slot, drawer), wanted.evaluation.rungs.ladder[:1])
+    (last,) = run(wanted, proxy.Surroundings(slot, drawer), wanted.evaluation.rungs.ladder[1:])
+    assert last.metrics["recall"] > 0.9
+    assert last.peak_bytes > 0
+
+
+@needs_gpu
+@pytest.mark.parametrize("mixer", [FULL, DELTA, ROUTE], ids=["full", "gated_delta", "gumbel"])
+def test_a_step_never_waits_for_the_gpu(mixer: Mixer) -> None:
+    replicate = Replicate(dataclasses.replace(plan(mixer), device=torch.device("cuda")), 0.01, 0)
+    for _ in range(4):  # kernels are compiled and tables made
+        replicate.advance()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        replicate.advance()
+        replicate.advance()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_an_early_rung_is_a_prefix_of_the_same_run(slot: exclusive.Slot) -> None:
