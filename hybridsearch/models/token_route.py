@@ -119,6 +119,7 @@ class BranchMix(nn.Module):
         """Both outputs [..., A, Va] and the queries [..., H K] -> [..., A Va]."""
         if self.norms is not None:
             softmax_out, linear_out = self.norms[0](softmax_out), self.norms[1](linear_out)
+        softmax_out = softmax_out.to(linear_out.dtype)  # under autocast a decode step reads pages in the weights' dtype
         weight = self._weight(queries)
         if weight is None:
             return (softmax_out + linear_out).flatten(-2)

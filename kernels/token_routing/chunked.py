@@ -10,6 +10,8 @@ U = (I + strict_lower(beta_i k_i.k_j M_ij))^-1 beta (V - exp(gc) K S), O = exp(g
 S' = d S + m (exp(gl - gc) K)^T U, where d = exp(gl), or 1 after a softmax-typed chunk without `decay_through`.
 """
 
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -136,6 +138,17 @@ def _chunks(x: Tensor, chunk: int) -> Tensor:
     return split.movedim(3, 1).flatten(0, 1)
 
 
+def _without_autocast(backward: Callable[..., Any]) -> Any:
+    """What was saved is exact, so a backward pass inside an autocast context must not mix it with rounded products."""
+
+    @wraps(backward)
+    def run(ctx: Any, *gradients: Tensor) -> Any:
+        with torch.autocast(gradients[0].device.type, enabled=False):
+            return backward(ctx, *gradients)
+
+    return run
+
+
 class _RoutedSoftmax(torch.autograd.Function):
     """Causal softmax over own chunk and softmax-typed chunks, a block of query rows at a time."""
 
@@ -156,6 +169,7 @@ class _RoutedSoftmax(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_without_autocast
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of q, k, v and the gate."""
         q, k, v, typed, o, *kept = ctx.saved_tensors
@@ -249,6 +263,7 @@ class _RoutedDelta(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
+    @_without_autocast
     def backward(ctx: Any, do: Tensor, d_before: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of q, k, v, the summed decays, beta, the gate and the state."""
         q, k, v, decays, beta, linear, within, scores, inverse, befores, writes = ctx.saved_tensors

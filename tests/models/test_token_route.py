@@ -278,6 +278,20 @@ def test_softmax_share_is_a_mean_over_layers() -> None:
     assert softmax_share(model) == 0.75
 
 
+def test_autocast_trains_and_decodes(description: TokenRoute, tokens: Tensor) -> None:
+    model = model_of(description, dtype=torch.float32)
+    expected = model(tokens[:, :20]).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = model(tokens[:, :20])
+        found.square().mean().backward()
+        memory = filled(model, tokens, 10, 0)
+        with torch.no_grad():
+            stepped = follow(model, tokens[:, 10:20], memory)
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert (found - expected).norm() < 0.2 * expected.norm()
+    assert (stepped - expected[:, 10:]).norm() < 0.2 * expected[:, 10:].norm()
+
+
 def test_one_decision_for_a_layer_serves_every_head(tokens: Tensor) -> None:
     description = BARE.model_copy(update={"scope": "layer"})
     model = model_of(description, layers=1)
