@@ -10,8 +10,6 @@ U = (I + strict_lower(beta_i k_i.k_j M_ij))^-1 beta (V - exp(gc) K S), O = exp(g
 S' = d S + m (exp(gl - gc) K)^T U, where d = exp(gl), or 1 after a softmax-typed chunk without `decay_through`.
 """
 
-from collections.abc import Callable
-from functools import wraps
 from typing import Any
 
 import torch
@@ -138,15 +136,9 @@ def _chunks(x: Tensor, chunk: int) -> Tensor:
     return split.movedim(3, 1).flatten(0, 1)
 
 
-def _without_autocast(backward: Callable[..., Any]) -> Any:
+def _without_autocast(gradient: Tensor) -> torch.autocast:
     """What was saved is exact, so a backward pass inside an autocast context must not mix it with rounded products."""
-
-    @wraps(backward)
-    def run(ctx: Any, *gradients: Tensor) -> Any:
-        with torch.autocast(gradients[0].device.type, enabled=False):
-            return backward(ctx, *gradients)
-
-    return run
+    return torch.autocast(gradient.device.type, enabled=False)
 
 
 class _RoutedSoftmax(torch.autograd.Function):
@@ -169,9 +161,13 @@ class _RoutedSoftmax(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @_without_autocast
     def backward(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of q, k, v and the gate."""
+        with _without_autocast(do):
+            return _RoutedSoftmax._gradients(ctx, do)
+
+    @staticmethod
+    def _gradients(ctx: Any, do: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, typed, o, *kept = ctx.saved_tensors
         chunk, tokens = ctx.chunk, q.shape[1]
         do = do.contiguous()
@@ -263,9 +259,13 @@ class _RoutedDelta(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    @_without_autocast
     def backward(ctx: Any, do: Tensor, d_before: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of q, k, v, the summed decays, beta, the gate and the state."""
+        with _without_autocast(do):
+            return _RoutedDelta._gradients(ctx, do, d_before, d_after)
+
+    @staticmethod
+    def _gradients(ctx: Any, do: Tensor, d_before: Tensor, d_after: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, decays, beta, linear, within, scores, inverse, befores, writes = ctx.saved_tensors
         written, kept = beta[..., None] * k, _keep(k, decays, linear)
         left = _left(decays, linear, ctx.decay_through)
