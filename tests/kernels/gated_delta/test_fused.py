@@ -48,8 +48,8 @@ def compare(draw: Draw, results: Results, device: torch.device, *shape: int, **o
         pytest.param((1, 64, 1, 24, 40), {}, id="sizes that are no powers of two"),
         pytest.param((1, 40, 1, 16, 144), {}, id="values wider than a tile"),
         pytest.param((1, 100, 1, 16, 16), {"decay": (-60.0, 0.0), "tolerance": 2e-4}, id="strong decay"),
-        pytest.param((2, 250, 1, 16, 16), {"segments": 4}, id="four segments"),
-        pytest.param((1, 200, 2, 16, 16), {"segments": 3, "gated": False, "stateful": False}, id="delta in segments"),
+        pytest.param((2, 100, 1, 16, 16), {"segments": 4}, id="four segments"),
+        pytest.param((1, 90, 2, 16, 16), {"segments": 3, "gated": False, "stateful": False}, id="delta in segments"),
     ],
 )
 def test_float32(
@@ -84,8 +84,9 @@ def test_every_tile_on_the_gpu(
     if fused.refuses(device, dtype, size):
         pytest.skip(fused.refuses(device, dtype, size))
     for case in cases:
-        # 16 key columns average fewer roundings; without decay, and beta to 2 reflecting, the state's roundings stay.
-        rough = 1.2e-2 if "gated" in case else 8e-3 if size == 16 else TOLERANCES[dtype]
+        # dg is a small difference of large sums, the smaller the fewer the key columns (0.5 % at 32); without decay, and
+        # with beta to 2 reflecting, the roundings of the state stay.
+        rough = 1.2e-2 if "gated" in case else 8e-3 if size <= 32 else TOLERANCES[dtype]
         tolerance = rough if dtype == torch.bfloat16 else TOLERANCES[dtype]
         options = {**case, "dtype": dtype, "segments": segments, "tolerance": tolerance}
         compare(draw, results, device, 2, 700, 2, size, size, **options)
@@ -114,7 +115,7 @@ def sequence(device: torch.device, inputs: Inputs) -> tuple[Tensor, Tensor, Tens
 
 @pytest.mark.parametrize("segments", [1, 2])
 def test_gradients_through_the_final_state_alone(draw: Draw, device: torch.device, segments: int) -> None:
-    inputs = draw(1, 130, 1, 16, 16, dtype=torch.float32)
+    inputs = draw(1, 70, 1, 16, 16, dtype=torch.float32)
     leaves = sequence(device, inputs)
     _, state = fused.gated_delta_rule(*leaves, segments=segments)
     found = torch.autograd.grad(state.square().sum(), leaves[1:])
@@ -126,7 +127,7 @@ def test_gradients_through_the_final_state_alone(draw: Draw, device: torch.devic
 
 
 def test_nothing_is_read_before_it_is_written(draw: Draw, results: Results, device: torch.device) -> None:
-    inputs = on(device, draw(2, 150, 1, 16, 16, dtype=torch.float32))
+    inputs = on(device, draw(2, 70, 1, 16, 16, dtype=torch.float32))
     torch.use_deterministic_algorithms(True)  # fills new memory with NaN
     try:
         found = results(fused.gated_delta_rule, inputs, segments=2)
