@@ -19,7 +19,6 @@ from torch import Tensor
 
 from hybridsearch.kernels.attention import pytorch as attention
 from hybridsearch.kernels.gated_delta import chunked as gated_delta
-from hybridsearch.kernels.gated_delta import fused as gated_delta_triton
 from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
 from hybridsearch.kernels.linear_attention import chunked as linear_attention
 from hybridsearch.kernels.linear_attention import fused as linear_attention_triton
@@ -73,14 +72,8 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
     "attention_step": (Implementation("torch sdpa", attention.attention_step),),
     "sliding_window_attention": (Implementation("torch sdpa in blocks", sliding.sliding_window_attention),),
-    "gated_delta_rule": (
-        Implementation("triton", gated_delta_triton.gated_delta_rule, gated_delta_triton.refuses),
-        Implementation("torch chunked", gated_delta.gated_delta_rule),
-    ),
-    "gated_delta_step": (
-        Implementation("triton", gated_delta_triton.gated_delta_step, gated_delta_triton.refuses_step),
-        Implementation("torch", gated_delta_loop.gated_delta_step),
-    ),
+    "gated_delta_rule": (Implementation("torch chunked", gated_delta.gated_delta_rule),),
+    "gated_delta_step": (Implementation("torch", gated_delta_loop.gated_delta_step),),
     "gated_linear_attention": (
         Implementation("triton", linear_attention_triton.gated_linear_attention, linear_attention_triton.refuses),
         Implementation("torch chunked", linear_attention.gated_linear_attention),
