@@ -81,28 +81,47 @@ class _Chunked(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, d_output: Tensor, d_last: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of the six inputs; names as in the module's formulas."""
-        q, k, v, beta, decay, within, scores, inverse, befores, writes = ctx.saved_tensors
-        d_output = d_output.contiguous()
-        d_rest, d_afters, d_state = _write_backward(q, k, beta, decay, scores, inverse, d_output, d_last)
-        d_scores = _damp_(_product(d_output, writes.mT), within, 0)
-        d_system = _damp_(_product(d_rest, writes.mT), within, -1).neg_()
-        d_q = _add_product_(_read(_product(d_output, befores.mT), decay), d_scores, k)
-        # k stands in a row and in a column of the system, and in the update of the state; beta multiplies its rows
-        row = _product(d_system, k) - _read(_product(d_rest, befores.mT), decay)
-        k_row = beta[..., None] * row
-        kept = _keep(_product(writes, d_afters.mT), decay)
-        column = _product(d_scores.mT, q)
-        _add_product_(column, d_system.mT, beta[..., None] * k)
-        d_beta = (d_rest * v).sum(-1) + (k * row).sum(-1)
-        column += kept
-        d_decay = None
-        if decay is not None:
-            d_decay = (q * d_q + k * (k_row - column)).sum(-1)
-            d_end = (befores * d_afters).sum((-1, -2)) * decay[..., -1].exp()
-            d_decay[..., -1] += d_end + (k * kept).sum((-1, -2))
-            d_decay = d_decay.flip(-1).cumsum(-1).flip(-1)
-        return d_q, column + k_row, beta[..., None] * d_rest, d_beta, d_decay, d_state if ctx.stateful else None
+        """Gradients of the six inputs."""
+        # What was saved is exact: a backward pass inside an autocast context must not mix it with rounded products.
+        with torch.autocast(d_output.device.type, enabled=False):
+            *gradients, d_state = _gradients(d_output.contiguous(), d_last, *ctx.saved_tensors)
+        return *gradients, d_state if ctx.stateful else None
+
+
+def _gradients(
+    d_output: Tensor,
+    d_last: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    decay: Tensor | None,
+    within: Tensor | None,
+    scores: Tensor,
+    inverse: Tensor,
+    befores: Tensor,
+    writes: Tensor,
+) -> tuple[Tensor | None, ...]:
+    """Of q, k, v, beta, the decay before it is summed, and the initial state; names as in the module's formulas."""
+    d_rest, d_afters, d_state = _write_backward(q, k, beta, decay, scores, inverse, d_output, d_last)
+    d_scores = _damp_(_product(d_output, writes.mT), within, 0)
+    d_system = _damp_(_product(d_rest, writes.mT), within, -1).neg_()
+    d_q = _add_product_(_read(_product(d_output, befores.mT), decay), d_scores, k)
+    # k stands in a row and in a column of the system, and in the update of the state; beta multiplies its rows
+    row = _product(d_system, k) - _read(_product(d_rest, befores.mT), decay)
+    k_row = beta[..., None] * row
+    kept = _keep(_product(writes, d_afters.mT), decay)
+    column = _product(d_scores.mT, q)
+    _add_product_(column, d_system.mT, beta[..., None] * k)
+    d_beta = (d_rest * v).sum(-1) + (k * row).sum(-1)
+    column += kept
+    d_decay = None
+    if decay is not None:
+        d_decay = (q * d_q + k * (k_row - column)).sum(-1)
+        d_end = (befores * d_afters).sum((-1, -2)) * decay[..., -1].exp()
+        d_decay[..., -1] += d_end + (k * kept).sum((-1, -2))
+        d_decay = d_decay.flip(-1).cumsum(-1).flip(-1)
+    return d_q, column + k_row, beta[..., None] * d_rest, d_beta, d_decay, d_state
 
 
 def _within(decay: Tensor | None) -> Tensor | None:

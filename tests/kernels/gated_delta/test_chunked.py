@@ -23,7 +23,12 @@ def close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 def sequence(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
     """q, k, v, g and beta, without gradients."""
-    held = {name: x.detach() for name, x in inputs.items() if x is not None}
+    q, k, v, g, beta = leaves(inputs)
+    return q.detach(), k.detach(), v.detach(), None if g is None else g.detach(), beta.detach()
+
+
+def leaves(inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    held = {name: x for name, x in inputs.items() if x is not None}
     return held["q"], held["k"], held["v"], held.get("g"), held["beta"]
 
 
@@ -101,3 +106,16 @@ def test_steps_continue_a_chunked_prefix(draw: Draw, gated: bool) -> None:
         output, state = reference.gated_delta_step(q[:, t], k[:, t], v[:, t], decay, beta[:, t], state)
         torch.testing.assert_close(output, whole[:, t], rtol=0, atol=1e-12)
     torch.testing.assert_close(state, last, rtol=0, atol=1e-12)
+
+
+def test_a_backward_pass_inside_autocast_is_exact(draw: Draw, results: Results) -> None:
+    inputs = draw(1, 40, 1, 8, 8, dtype=torch.float32)
+    expected = results(chunked.gated_delta_rule, inputs)
+    wanted = [x for x in inputs.values() if x is not None]
+    output, state = chunked.gated_delta_rule(*leaves(inputs), initial_state=inputs["initial_state"])
+    generator = torch.Generator().manual_seed(1)
+    weights = [torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype) for x in (output, state)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gradients = torch.autograd.grad((output, state), wanted, weights)
+    for name, gradient in zip(inputs, gradients, strict=True):
+        assert torch.equal(gradient, expected[f"d{name}"]), name
