@@ -84,8 +84,8 @@ def test_every_tile_on_the_gpu(
     if fused.refuses(device, dtype, size):
         pytest.skip(fused.refuses(device, dtype, size))
     for case in cases:
-        # dg is a small difference of large sums, the smaller the fewer the key columns (0.5 % at 32); without decay, and
-        # with beta to 2 reflecting, the roundings of the state stay.
+        # dg is a small difference of large sums, the smaller the fewer the key columns (0.5 % at 32); without decay,
+        # and with beta to 2 reflecting, the roundings of the state stay.
         rough = 1.2e-2 if "gated" in case else 8e-3 if size <= 32 else TOLERANCES[dtype]
         tolerance = rough if dtype == torch.bfloat16 else TOLERANCES[dtype]
         options = {**case, "dtype": dtype, "segments": segments, "tolerance": tolerance}
