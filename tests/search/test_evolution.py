@@ -54,7 +54,7 @@ def test_children_resemble_their_parents(
     history = random_history(60)
     children = [p.architecture for p in ask(history, layers, 60, 40) if p.parents]
     drawn = statistics.mean(gated_share(Architecture.model_validate_json(o.architecture)) for o in history.finished)
-    assert statistics.mean(map(gated_share, children)) > 2 * drawn
+    assert statistics.mean(map(gated_share, children)) > 1.6 * drawn
 
 
 def test_a_control_breeds_only_if_the_menu_can_make_it(

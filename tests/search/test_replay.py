@@ -160,7 +160,7 @@ class Search:
 @pytest.mark.parametrize("landscape", [spaced, single])
 def test_halving_and_evolution_beat_random_search_at_equal_budget(layers: Space, landscape: Landscape) -> None:
     def median(sampler: str, stopping: bool) -> float:
-        runs = (Search(layers, sampler, seed, landscape, ladder(stopping)).run(8000) for seed in range(7))
+        runs = (Search(layers, sampler, seed, landscape, ladder(stopping)).run(6000) for seed in range(9))
         return statistics.median(run.hypervolume for run in runs)
 
     assert median("evolution", stopping=True) > median("random", stopping=False)
