@@ -47,6 +47,21 @@ class _SteadyNsga2(NSGAIISampler):
         return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
+class _Choice(CategoricalDistribution):
+    """Optuna copies and compares the distributions of every trial it is told; these never change, so once will do.
+
+    It halves the time of an ask of TPE.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "_Choice":
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or super().__eq__(other)
+
+    __hash__ = CategoricalDistribution.__hash__
+
+
 class _Same:
     """A space as a key of caches: the same object, whatever it holds."""
 
@@ -154,5 +169,5 @@ def _distributions(space: _Same) -> dict[str, BaseDistribution]:
 
 def _distribution(parameter: encoding.Parameter) -> BaseDistribution:
     if isinstance(parameter, encoding.Categorical):
-        return CategoricalDistribution(parameter.choices)
+        return _Choice(parameter.choices)
     return IntDistribution(parameter.low, parameter.high)

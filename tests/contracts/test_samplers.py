@@ -139,3 +139,21 @@ def test_a_stopped_trial_is_not_compared_with_finished_ones(name: str, tiny: Spa
 
     assert len(crowd.finished) >= 12  # enough to learn from full training alone
     assert answer(STUNNING) == answer(Score(values=(0.0, 1.0), directions=("maximize", "maximize")))
+
+
+def test_three_objectives_are_as_good_as_two(name: str, tiny: Space, crowd: History) -> None:
+    def with_cache(o: Observation) -> Observation:
+        rungs = {
+            rung: replace(
+                known, values=(*known.values, float(len(o.architecture))), directions=(*known.directions, "minimize")
+            )
+            for rung, known in o.rung_scores.items()
+        }
+        return replace(o, rung_scores=rungs, score=rungs[2] if o.score is not None else None)
+
+    history = History(map(with_cache, crowd.observations))
+    request = Request(space=tiny, objectives=(*AXES, OBJECTIVES["cache_bytes"]), seed=5, number=40, count=4)
+    proposals = SAMPLERS[name](history, request)
+    assert len(set(hashes(proposals)) - history.hashes) == 4
+    if name != "random":
+        assert proposals != ask(name, crowd, tiny, 40, count=4)
