@@ -24,7 +24,7 @@ BFLOAT16 = {
     "segment": {128: Tile(64, 4, 3)},
     "join": {64: Tile(32, 4, 1), 128: Tile(16, 8, 1)},
     "values_backward": {64: Tile(32, 4, 3), 128: Tile(64, 4, 3)},
-    "inputs_backward": {128: Tile(32, 4, 1)},
+    "inputs_backward": {32: Tile(16, 4, 1), 128: Tile(32, 4, 1)},
 }
 # Three tf32 products for one: little fits in registers. So chunks are short, sizes end at 64 and values are as keys.
 FLOAT32 = {
@@ -66,8 +66,7 @@ def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Til
     if kernel == "segment":
         columns = min(columns, key_size, value_size)
     elif kernel == "inputs_backward":
-        # Many values leave registers for few key columns.
-        columns = min(columns, 16 if value_size > key_size else key_size)
+        columns = min(columns, key_size)
     else:
         columns = min(columns, value_size)
     return Tile(columns, warps, stages)
