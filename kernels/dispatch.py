@@ -20,6 +20,8 @@ from torch import Tensor
 from hybridsearch.kernels.attention import pytorch as attention
 from hybridsearch.kernels.gated_delta import chunked as gated_delta
 from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
+from hybridsearch.kernels.kimi_delta import chunked as kimi_delta
+from hybridsearch.kernels.kimi_delta import reference as kimi_delta_loop
 from hybridsearch.kernels.linear_attention import chunked as linear_attention
 from hybridsearch.kernels.linear_attention import fused as linear_attention_triton
 from hybridsearch.kernels.linear_attention import step as linear_attention_loop
@@ -79,6 +81,8 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("torch chunked", linear_attention.gated_linear_attention),
     ),
     "gated_linear_attention_step": (Implementation("torch", linear_attention_loop.gated_linear_attention_step),),
+    "kimi_delta_rule": (Implementation("torch chunked", kimi_delta.kimi_delta_rule),),
+    "kimi_delta_step": (Implementation("torch", kimi_delta_loop.kimi_delta_step),),
     "token_routed_attention": (Implementation("torch chunked", routing.token_routed_attention),),
     "token_routed_prompt": (
         Implementation("torch, kept chunks only", paged.token_routed_prompt, _not_cpu),
@@ -209,6 +213,36 @@ def gated_linear_attention_step(
     way = choose("gated_linear_attention_step", v.device, v.dtype, k.shape[-1])
     with _without_autocast(v.device):
         result: tuple[Tensor, Tensor] = way.function(q, k, v, g, state, scale=scale)
+    return result
+
+
+def kimi_delta_rule(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    *,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """S = (I - beta k k^T) diag(exp(g)) S + beta k v^T, o = scale S^T q: output [B, T, HV, V], state [B, HV, K, V].
+
+    q and k [B, T, H, K] are of unit length, v is [B, T, HV, V], g [B, T, HV, K], beta [B, T, HV].
+    """
+    way = choose("kimi_delta_rule", v.device, v.dtype, k.shape[-1])
+    with _without_autocast(v.device):
+        result: tuple[Tensor, Tensor] = way.function(q, k, v, g, beta, scale=scale, initial_state=initial_state)
+    return result
+
+
+def kimi_delta_step(
+    q: Tensor, k: Tensor, v: Tensor, g: Tensor, beta: Tensor, state: Tensor, *, scale: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """One token of `kimi_delta_rule`, without the axis T: output [B, HV, V] and the new state."""
+    way = choose("kimi_delta_step", v.device, v.dtype, k.shape[-1])
+    with _without_autocast(v.device):
+        result: tuple[Tensor, Tensor] = way.function(q, k, v, g, beta, state, scale=scale)
     return result
 
 
