@@ -16,7 +16,7 @@ from hybridsearch.settings import EvaluationSettings
 from hybridsearch.spec import canonical
 from hybridsearch.tasks.catalog import TASKS
 from hybridsearch.training import exclusive, meter, proxy
-from hybridsearch.training.replicate import Plan
+from hybridsearch.training.replicate import Plan, in_bfloat16
 from hybridsearch.trial import Fidelity, Job, Report
 from hybridsearch.workers import device as machine
 from hybridsearch.workers.checkpoint import Folder
@@ -101,8 +101,10 @@ class _Work:
         def tokens(batch: int, length: int) -> Tensor:
             return TASKS[task.name].tokens(task, batch, length, generator)
 
+        # As it would be served: with products in bfloat16 the weights are in bfloat16 too.
+        dtype = torch.bfloat16 if in_bfloat16(plan) else None
         with exclusive.measuring(self._slot):
-            return meter.measure(model, plan.evaluation.throughput, tokens, plan.device)
+            return meter.measure(model, plan.evaluation.throughput, tokens, plan.device, dtype)
 
     def _report(self, reached: proxy.Reached, throughput: meter.Throughput, share: float | None) -> Report:
         shares = {} if share is None else {"softmax_share": share}

@@ -2,9 +2,10 @@
 
 A repeat of prefill is one whole prompt, up to the choice of its first answer token. A repeat of decode is a row of
 single tokens, each with the choice of the next, on a memory that holds the prompt; it is prefilled once and every
-repeat works on a copy, so that all repeats start from the same context. Repeats of all shapes take turns, so that a
-slow moment of the machine spreads over all of them; medians and quartiles are reported. The caller sees to it that
-nothing else runs (`exclusive.measuring`).
+repeat works on a copy, so that all repeats start from the same context. On a GPU the row is replayed as one CUDA graph,
+as servers do it: otherwise the launches of small models would be timed, not their work. Repeats of all shapes take
+turns, so that a slow moment of the machine spreads over all of them; medians and quartiles are reported. The caller
+sees to it that nothing else runs (`exclusive.measuring`).
 """
 
 import copy
@@ -22,6 +23,7 @@ from torch import Tensor
 from hybridsearch.models.language_model import LanguageModel
 from hybridsearch.models.memory import MemoryGroup
 from hybridsearch.settings import ThroughputSettings
+from hybridsearch.training.graphs import captured
 from hybridsearch.trial import Measurement
 
 SECONDS_A_SHAPE = 0.5
@@ -73,19 +75,30 @@ class _Timed:
         )  # fmt: skip
 
 
-def measure(model: LanguageModel, settings: ThroughputSettings, tokens: Tokens, device: torch.device) -> Throughput:
+def measure(
+    model: LanguageModel,
+    settings: ThroughputSettings,
+    tokens: Tokens,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
+) -> Throughput:
     """Time a copy of `model` (its own caches stay as they are) at every shape of `settings`.
 
-    Every shape is run once to warm up; the warm-up of prefill makes the memory that decode starts from.
+    Every shape is run once to warm up; the warm-up of prefill makes the memory that decode starts from. `dtype` is that
+    of the copy's weights; none means the model's own.
     """
-    return measure_together([model], settings, tokens, device)[0]
+    return measure_together([model], settings, tokens, device, dtype)[0]
 
 
 def measure_together(
-    models: Sequence[LanguageModel], settings: ThroughputSettings, tokens: Tokens, device: torch.device
+    models: Sequence[LanguageModel],
+    settings: ThroughputSettings,
+    tokens: Tokens,
+    device: torch.device,
+    dtype: torch.dtype | None = None,
 ) -> list[Throughput]:
     """Several models as `measure` times one, their repeats taking turns: a slow moment of the machine hits them all."""
-    copies = [copy.deepcopy(model).eval() for model in models]
+    copies = [copy.deepcopy(model).to(dtype).eval() for model in models]
     with torch.inference_mode():
         timed = [_shapes(model, settings, tokens, device) for model in copies]
         for _ in range(settings.repeats):
@@ -135,8 +148,11 @@ def _shape(model: LanguageModel, settings: ThroughputSettings, row: Tensor, devi
         memory = held[0].copy()
         return lambda: _decoded(model, memory, rest)
 
-    decode = _Timed("decode", context, batch, batch * rest.shape[1], on_a_copy, settings.repeats)
-    decode.planned = _planned(settings.repeats, _clocked(on_a_copy(), device))
+    seconds = _clocked(on_a_copy(), device)
+    replay = captured(on_a_copy(), device)
+    prepare = on_a_copy if replay is None else lambda: replay
+    decode = _Timed("decode", context, batch, batch * rest.shape[1], prepare, settings.repeats)
+    decode.planned = _planned(settings.repeats, seconds if replay is None else _clocked(replay, device))
     return [prefill, decode]
 
 

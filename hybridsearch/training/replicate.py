@@ -99,7 +99,12 @@ class Replicate:
         self.step = step
 
 
+def in_bfloat16(plan: Plan) -> bool:
+    """Whether matrix products are in bfloat16."""
+    precision = plan.evaluation.training.precision
+    return precision == "bfloat16" or (precision == "auto" and plan.device.type == "cuda")
+
+
 def autocast(plan: Plan) -> torch.autocast:
     """Matrix products in bfloat16 if the settings say so; weights and optimiser stay float32."""
-    lower = plan.evaluation.training.precision == "bfloat16"
-    return torch.autocast(plan.device.type, dtype=torch.bfloat16, enabled=lower)
+    return torch.autocast(plan.device.type, dtype=torch.bfloat16, enabled=in_bfloat16(plan))
