@@ -39,6 +39,7 @@ DOORS = {
     "transformers": ("export/huggingface",),
     "tokenizers": ("tasks/text",),
     "safetensors": ("training", "workers/checkpoint"),
+    "pyarrow": ("tabular",),
     "typer": ("cli",),
     "rich": ("cli",),
     "yaml": ("yaml_files",),
