@@ -186,10 +186,19 @@ def _match(space: Space, plan: Plan, architecture: Architecture) -> list[Fault]:
     return [Fault("feed_forward.parameters", gap - match.tolerance, text)]
 
 
+def _member(space: Space, plan: Plan, architecture: Architecture) -> list[Fault]:
+    if space.members is None or architecture in space.members:
+        return []
+    return [
+        Fault("members", 1.0, f"layers {'.'.join(plan.layers)} are none of the {len(space.members)} that are known")
+    ]
+
+
 _PLAN_RULES: tuple[Callable[[Space, Plan], list[Fault]], ...] = (_sizes, _layers, _ends, _neighbours)
 _COUNTED_RULES: tuple[Callable[[Space, Plan, Architecture], list[Fault]], ...] = (
     _full_layers,
     _state,
     _parameters,
     _match,
+    _member,
 )

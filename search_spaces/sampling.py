@@ -23,6 +23,8 @@ def sample(space: Space, rng: Random) -> Architecture:
         Infeasible: no architecture meets the constraints, as far as bounds, draws and (in a small space) a complete
             listing show; the text names the constraint that refuses most.
     """
+    if space.members is not None and space.listing:
+        return rng.choice(space.listing)
     refused: list[Verdict] = []
     for _ in range(DRAWS):
         verdict = judge(space, draw(space, rng))

@@ -16,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    PrivateAttr,
     Tag,
     create_model,
     model_validator,
@@ -35,8 +36,6 @@ Heads = Annotated[
     Annotated[Count, Tag("number")] | Annotated[Literal["fill"], Tag("word")],
     Discriminator(lambda value: "word" if isinstance(value, str) else "number"),
 ]
-
-
 Choices = Annotated[tuple[T, ...], BeforeValidator(listed), AfterValidator(distinct), Field(min_length=1)]
 Sizes = Annotated[tuple[Count, ...], BeforeValidator(sizes), AfterValidator(distinct), Field(min_length=1)]
 Ratio = Annotated[str, BeforeValidator(colons), Field(pattern=r"^\d+:\d+$")]
@@ -228,6 +227,7 @@ class Space(Part):
     reference: Reference = Reference()
     constraints: Constraints = Constraints()
     tied_embeddings: bool = True
+    _members: frozenset[Architecture] | None = PrivateAttr(default=None)
 
     @model_validator(mode="before")
     @classmethod
@@ -284,6 +284,11 @@ class Space(Part):
     def listing(self) -> tuple[Architecture, ...] | None:
         """Every architecture of the space, or None if they are too many to list."""
         return size.listing(self)
+
+    @property
+    def members(self) -> frozenset[Architecture] | None:
+        """The only architectures of a space that was restricted to them; none for all that its grammar makes."""
+        return self._members
 
     def violations(self, architecture: Architecture) -> list[str]:
         """Everything that keeps an architecture out of the space, one sentence each; empty if it lies in it."""
