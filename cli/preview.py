@@ -97,7 +97,8 @@ def _work(settings: "SearchSettings", compared: int) -> list[tuple[str, str]]:
     rungs, training = evaluation.rungs, evaluation.training
     runs = len(training.learning_rates) * training.seeds
     steps = " -> ".join(str(steps) for steps in rungs.steps)
-    stopping = f"about one in {rungs.reduction:g} goes on" if settings.early_stopping else "all go on"
+    one = f"about one in {rungs.reduction:g} goes on"
+    stopping = {"promote": f"{one}, the others pause", "stop": one, "off": "all go on"}[settings.stopping]
     levels = ", ".join(f"{level.length} tokens with {level.pairs} pairs" for level in evaluation.task.test)
     rows = [
         ("rungs", f"{steps} optimiser steps; {stopping} at each"),

@@ -5,15 +5,16 @@ kill -9 once it returned. Threads may share a store; a process opens its own, by
 """
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import NoReturn, Self
 
 from sqlalchemy import Connection
 
-from hybridsearch.db import candidates, reports, studies, trials
+from hybridsearch.db import studies, trials
 from hybridsearch.db.connect import default_url
+from hybridsearch.db.reader import Reader
 from hybridsearch.db.records import Event, EventRecord, StudyRecord, TrialRecord, evaluation_digest
 from hybridsearch.db.studies import STALE_SECONDS, this_process
 from hybridsearch.db.transactions import Transactions
@@ -23,16 +24,12 @@ from hybridsearch.trial import Candidate, Report, TrialState
 __all__ = ["Event", "EventRecord", "Store", "StudyRecord", "TrialRecord", "default_url", "evaluation_digest"]
 
 
-class Store:
+class Store(Reader):
     """Studies, candidates, trials, reports and events in SQLite or PostgreSQL; made by `Store.open`.
 
     Every method raises `StoreUnavailable` when the database cannot be used, and `UnknownStudy` for a study that is
     not there. Numbers of trials count from 0 in their study.
     """
-
-    def __init__(self, transactions: Transactions, clock: Callable[[], float]) -> None:
-        self._transactions = transactions
-        self._clock = clock
 
     @classmethod
     def open(cls, url: str, *, create: bool = True, clock: Callable[[], float] = time.time) -> Self:
@@ -99,16 +96,6 @@ class Store:
             studies.insert_study(connection, values)
             return studies.find_study(connection, name)
 
-    def study(self, name: str) -> StudyRecord:
-        """The study called `name`; the error for an unknown one names the nearest."""
-        with self._transactions.read() as connection:
-            return studies.find_study(connection, name)
-
-    def studies(self) -> list[StudyRecord]:
-        """All studies, oldest first."""
-        with self._transactions.read() as connection:
-            return studies.all_studies(connection)
-
     def claim(self, study: str, owner: str | None = None, *, stale_seconds: float = STALE_SECONDS) -> str | None:
         """Become the one process that runs the study; from then on a write fails once another has taken it over.
 
@@ -142,17 +129,6 @@ class Store:
             return studies.beat(connection, key, seconds, self._clock())
 
     # candidates and trials
-
-    def candidate(self, digits: str, *, study: str | None = None) -> Candidate:
-        """The candidate whose hash begins with `digits`, counted as in its newest trial (of `study`, if given).
-
-        Raises:
-            InvalidSetting: fewer than 4 digits, no such candidate, or several.
-        """
-        with self._transactions.read() as connection:
-            if study is not None:
-                studies.study_id(connection, study)
-            return candidates.find_candidate(connection, digits, study)
 
     def add_trial(
         self,
@@ -234,45 +210,12 @@ class Store:
                 studies.insert_event(connection, key, _about(event, report.trial), now)
             return added
 
-    def trial(self, study: str, number: int) -> TrialRecord:
-        """One trial.
-
-        Raises:
-            InvalidSetting: the study has no trial of that number.
-        """
-        with self._transactions.read() as connection:
-            key = studies.study_id(connection, study)
-            return trials.load_trial(connection, key, study, number)
-
-    def trials(self, study: str, states: Collection[TrialState] | None = None) -> list[TrialRecord]:
-        """The study's trials by number, with candidates and reports; all of them, or those in `states`."""
-        with self._transactions.read() as connection:
-            key = studies.study_id(connection, study)
-            return trials.load_trials(connection, key, study, states)
-
-    def counts(self, study: str) -> dict[TrialState, int]:
-        """Number of trials in each state, zeros included."""
-        with self._transactions.read() as connection:
-            return trials.count_states(connection, studies.study_id(connection, study))
-
-    def cached_reports(self, candidate_hash: str, evaluation_digest: str) -> tuple[Report, ...]:
-        """Reports of the first finished trial, in any study, of this candidate under this evaluation; empty if none."""
-        with self._transactions.read() as connection:
-            return reports.find_cached(connection, candidate_hash, evaluation_digest)
-
     # events
 
     def add_event(self, study: str, event: Event) -> None:
         """Record something that was decided or noticed."""
         with self._transactions.write_study(study) as (connection, key):
             studies.insert_event(connection, key, event, self._clock())
-
-    def events(
-        self, study: str, after: int = 0, limit: int | None = None, *, newest: bool = False
-    ) -> list[EventRecord]:
-        """Events with an id above `after`, oldest first: the first `limit` of them, or with `newest` the last."""
-        with self._transactions.read() as connection:
-            return studies.find_events(connection, studies.study_id(connection, study), after, limit, newest)
 
     def _move(
         self,

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, func, insert, select, update
 
 from hybridsearch.db.records import Event, EventRecord, StudyRecord
 from hybridsearch.db.tables import AnyRow, EventRow, StudyRow
 from hybridsearch.errors import InvalidSetting, StoreUnavailable, UnknownStudy
+from hybridsearch.trial import TrialState
 
 STALE_SECONDS = 120.0
 """Silence of an owner after which its study may be taken over."""
@@ -153,6 +154,14 @@ def find_events(connection: Connection, key: int, after: int, limit: int | None,
         )
         for row in (reversed(rows) if newest else rows)
     ]
+
+
+def find_rung_pauses(connection: Connection, key: int) -> set[int]:
+    """Trials whose latest pause was a decision at a rung (one that a drain put down has no rung)."""
+    pauses = (EventRow.study_id == key) & (EventRow.kind == TrialState.PAUSED.value)
+    latest = select(func.max(EventRow.id)).where(pauses).group_by(EventRow.trial)
+    at_rung = select(EventRow.trial).where(EventRow.id.in_(latest), EventRow.rung.is_not(None))
+    return {trial for trial in connection.execute(at_rung).scalars() if trial is not None}
 
 
 def storable(text: str) -> str:

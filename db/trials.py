@@ -129,6 +129,12 @@ def count_states(connection: Connection, key: int) -> dict[TrialState, int]:
     return {state: int(found.get(state.value, 0)) for state in TrialState}
 
 
+def numbers_in(connection: Connection, key: int, state: TrialState) -> set[int]:
+    """Numbers of the study's trials in one state."""
+    query = select(TrialRow.number).where(TrialRow.study_id == key, TrialRow.state == state.value)
+    return set(connection.execute(query).scalars())
+
+
 def load_trials(
     connection: Connection,
     key: int,

@@ -10,6 +10,8 @@ from hybridsearch.trial import Fidelity
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
+Stopping = Literal["promote", "stop", "off"]
+TieRule = Literal["crowding", "epsilon_net"]
 
 
 class Settings(BaseModel):
@@ -78,7 +80,8 @@ class TrainingSettings(Settings):
     """Share of the last rung's steps over which the learning rate rises; no trial is stopped inside it."""
     clip: PositiveFloat = 1.0
     """Largest gradient norm."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of matrix products, and of the weights while throughput is measured; auto is bfloat16 on a GPU, else float32."""
 
 
 class RungSettings(Settings):
@@ -176,8 +179,21 @@ class SearchSettings(Settings):
     objectives: Annotated[tuple[str, ...], Field(min_length=2)] = ("recall", "decode_tokens_per_second")
     constraints: dict[str, ConstraintSettings] = {}
     evaluation: EvaluationSettings = EvaluationSettings()
-    early_stopping: bool = True
+    stopping: Stopping = "promote"
+    """What becomes of a trial at a rung. `promote`: it pauses, and goes on once it stands among the best one in
+    `reduction`, which later arrivals may let it do. `stop`: it is told at once and for good. `off`: all go on."""
+    ties: TieRule = "crowding"
+    """Who goes first inside a front: the roomiest (NSGA-II), or the farthest from those before it (MO-ASHA)."""
     workers: WorkerSettings = WorkerSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_names(cls, data: Any) -> Any:
+        """Studies recorded earlier say `early_stopping: true|false`."""
+        if not isinstance(data, Mapping) or "early_stopping" not in data or "stopping" in data:
+            return data
+        rest = {key: value for key, value in data.items() if key != "early_stopping"}
+        return {**rest, "stopping": "stop" if data["early_stopping"] is True else "off"}
 
     @model_validator(mode="after")
     def _consistent(self) -> "SearchSettings":

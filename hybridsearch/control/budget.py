@@ -26,6 +26,11 @@ def exhausted(budget: BudgetSettings, spent: Spent) -> str | None:
     return None
 
 
+def out_of_time(budget: BudgetSettings, spent: Spent) -> bool:
+    """Whether the minutes are spent: then nothing is started any more, whatever it is."""
+    return budget.minutes is not None and spent.minutes >= budget.minutes
+
+
 def share(budget: BudgetSettings, spent: Spent) -> float:
     """How much of the budget is used, 0 to 1, by the limit that is nearer."""
     shares = [0.0]

@@ -24,7 +24,7 @@ from hybridsearch.trial import Candidate, Failure, Report, TrialState
 Listener = Callable[[Event], None]
 """Hears every event after it was recorded."""
 
-ENDS = {Action.FINISH: TrialState.FINISHED, Action.STOP: TrialState.STOPPED}
+RESTS = {Action.FINISH: TrialState.FINISHED, Action.STOP: TrialState.STOPPED, Action.PAUSE: TrialState.PAUSED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,9 +55,11 @@ class Ledger:
         self._digest = record.evaluation_digest
         self._reporter = reporter
         self._listener = listener
-        self._ladder = Ladder.of(settings.evaluation, stopping=settings.early_stopping)
+        self._ladder = Ladder.of_search(settings)
         self._front = empty_front(settings)
         self._trials: dict[int, TrialRecord] = {}
+        self.waiting = store.waiting_at_rung(study)
+        """Trials that pause at a rung and may be promoted."""
         for trial in sorted(store.trials(study), key=lambda t: (t.ended or 0.0, t.number)):
             self._remember(trial)
 
@@ -70,8 +72,8 @@ class Ledger:
 
     @property
     def unfinished(self) -> list[int]:
-        """Trials that still have to run, by number."""
-        return [trial.number for trial in self.trials if not trial.state.final]
+        """Trials that still have to run, by number; those that wait at a rung may never have to."""
+        return [t.number for t in self.trials if not t.state.final and t.number not in self.waiting]
 
     @property
     def next_number(self) -> int:
@@ -132,7 +134,7 @@ class Ledger:
 
     def reached(self, report: Report, score: Score, decision: Decision) -> None:
         """Record a report with the decision on it."""
-        state = ENDS.get(decision.action)
+        state = RESTS.get(decision.action)
         event = Event(
             kind=(state or decision.action).value,
             message=decision.reason,
@@ -144,8 +146,19 @@ class Ledger:
         self._reporter.rung(report.trial, report, decision.reason)
         self._refresh(report.trial)
         self._listener(event)
-        if state is not None:
+        if state is TrialState.PAUSED:
+            self.waiting.add(report.trial)
+        elif state is not None:
             self._ended(report.trial, state, decision.reason)
+
+    def promoted(self, trial: int, decision: Decision) -> None:
+        """Record that a trial which waited at a rung goes on."""
+        self._leave_rung(trial, TrialState.WAITING, decision.action.value, decision)
+
+    def left_behind(self, trial: int, decision: Decision) -> None:
+        """Record the end of a trial that waited at a rung until the search was over."""
+        self._leave_rung(trial, TrialState.STOPPED, TrialState.STOPPED.value, decision)
+        self._ended(trial, TrialState.STOPPED, decision.reason)
 
     def failed(self, failure: Failure) -> None:
         """Record the end of a trial by a failure."""
@@ -233,6 +246,13 @@ class Ledger:
         if on_front:
             finished = self.points()
             self._reporter.front_changed(finished, self.hypervolume, len(finished), self.elapsed)
+
+    def _leave_rung(self, trial: int, state: TrialState, kind: str, decision: Decision) -> None:
+        event = Event(kind=kind, message=decision.reason, trial=trial, rung=decision.rung, rank=decision.rank)
+        self._store.set_state(self.study, trial, state, message=decision.reason, event=event)
+        self.waiting.discard(trial)
+        self._refresh(trial)
+        self._listener(event)
 
     def _refresh(self, trial: int) -> None:
         self._remember(self._store.trial(self.study, trial))

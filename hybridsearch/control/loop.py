@@ -6,48 +6,27 @@ has reported and repeats nothing that was recorded.
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from hybridsearch import seeds
 from hybridsearch.control import budget
-from hybridsearch.control.candidates import describe, screen
-from hybridsearch.control.ledger import Ledger, NewTrial
+from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.places import Places
+from hybridsearch.control.proposer import Plan, Proposer
 from hybridsearch.control.snapshot import Silent, Snapshot, View, take
 from hybridsearch.control.standing import merged, missing, score_of
-from hybridsearch.errors import FailureReason, Infeasible
+from hybridsearch.errors import FailureReason
 from hybridsearch.search.history import Entry
-from hybridsearch.search.proposals import Request
 from hybridsearch.search.rungs import Ladder
-from hybridsearch.search.samplers import SAMPLERS
-from hybridsearch.search.scheduler import Action, decide
-from hybridsearch.search_spaces.space import Space
-from hybridsearch.settings import SearchSettings
-from hybridsearch.spec.architecture import Architecture
+from hybridsearch.search.scheduler import Action, Decision, decide, left_behind, promotion
 from hybridsearch.trial import Failure, Job, Report, TrialState
 
-MOST_SCREENED = 1000
-"""Proposals in a row that the constraints may turn down before the search counts as infeasible."""
+__all__ = ["Controller", "Plan", "drain_flag"]
+
 BEAT_SECONDS = 5.0
 """Time between two signs of life in the store."""
 SHOW_SECONDS = 0.5
 """Time between two snapshots for the view."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a search is made of."""
-
-    settings: SearchSettings
-    space: Space
-    source: Mapping[str, Any]
-    """The space as it was written."""
-    controls: Mapping[str, Architecture]
-    """Architectures that run first in every search, by name."""
-    places: Places
 
 
 class Controller:
@@ -62,19 +41,20 @@ class Controller:
         self._clock = clock
         self._beat = clock()
         self._shown = 0.0
-        self._ladder = Ladder.of(plan.settings.evaluation, stopping=plan.settings.early_stopping)
+        self._ladder = Ladder.of_search(plan.settings)
         self._queue = deque(ledger.unfinished)
         self._out: set[int] = set()
         self._losses: dict[int, int] = {}
         self._draining = False
         self._drain_told = False
-        self._exhausted = False
-        self._context = plan.settings.evaluation.throughput.contexts[-1]
+        self._proposer = Proposer(plan, ledger, lambda: self.spent)
 
     # what an executor asks
 
     def next_job(self) -> Job | None:
-        """The next trial to run: interrupted ones first, then controls, then the sampler's. None: nothing for now.
+        """The next trial to run: interrupted ones first, then controls, promoted ones, and the sampler's.
+
+        None: nothing for now. Once nothing is left to run, whoever waits at a rung is stopped.
 
         Raises:
             Infeasible: the space, or the constraints, leave nothing to try.
@@ -83,13 +63,19 @@ class Controller:
             return None
         if self._queue:
             return self._job(self._queue.popleft())
-        number = self._new_trial()
+        number = None if self._proposer.controls_left else self._promoted()
+        if number is None:
+            number = self._proposer.new_trial()
+        if number is None and self.finished:
+            self._leave_behind()
         return None if number is None else self._job(number)
 
     @property
     def finished(self) -> bool:
         """Whether no job is out and none will follow."""
-        return not self._out and (self._draining or (not self._queue and self._over()))
+        if self._out or self._draining:
+            return not self._out
+        return not self._queue and self._proposer.over() and self._promotable() is None
 
     @property
     def out(self) -> frozenset[int]:
@@ -176,7 +162,7 @@ class Controller:
         self._ledger.beat(self._clock() - self._beat)
         self._beat = self._clock()
 
-    # how trials come about
+    # how it stands
 
     @property
     def spent(self) -> budget.Spent:
@@ -188,72 +174,25 @@ class Controller:
         """How the search stands now."""
         return take(self._ledger, self.spent, budget.share(self._plan.settings.budget, self.spent))
 
-    def _over(self) -> bool:
-        return self._exhausted or (
-            not self._controls_left() and budget.exhausted(self._plan.settings.budget, self.spent) is not None
-        )
+    # who runs next
 
-    def _controls_left(self) -> list[str]:
-        return [name for name in self._plan.controls if name not in self._ledger.controls]
-
-    def _new_trial(self) -> int | None:
-        """Number of a new trial that has to run, or none: the budget is spent or the space is exhausted."""
-        reason = ""
-        for _ in range(MOST_SCREENED):
-            new = self._control() or self._proposed()
-            if new is None:
-                if reason and self._exhausted and not self._ledger.counted:
-                    break
-                return None
-            # Controls are yardsticks: one that breaks a constraint runs, and is kept off the front.
-            broken = (
-                None if new.control else screen(new.architecture, new.candidate, self._plan.settings.constraint_list)
-            )
-            if broken is None:
-                number = self._ledger.add(new)
-                if not self._ledger.record(number).state.final:
-                    return number
-            else:
-                reason = broken
-                self._ledger.screened(new, reason)
-        raise Infeasible(f"no proposal meets the constraints, the last one: {reason}; loosen them or change the space")
-
-    def _control(self) -> NewTrial | None:
-        left = self._controls_left()
-        if not left:
+    def _promotable(self) -> tuple[int, Decision] | None:
+        """Who should go on now; nobody once the time is spent."""
+        if not self._ledger.waiting or budget.out_of_time(self._plan.settings.budget, self.spent):
             return None
-        architecture = self._plan.controls[left[0]]
-        return self._trial(architecture, sampler="control", parents=(), control=left[0])
+        return promotion(self._ledger.history, self._ladder, self._ledger.waiting)
 
-    def _proposed(self) -> NewTrial | None:
-        settings = self._plan.settings
-        if self._exhausted or budget.exhausted(settings.budget, self.spent):
+    def _promoted(self) -> int | None:
+        found = self._promotable()
+        if found is None:
             return None
-        request = Request(
-            space=self._plan.space,
-            objectives=settings.objective_list,
-            seed=settings.seed,
-            number=self._ledger.next_number,
-        )
-        proposals = SAMPLERS[settings.sampler](self._ledger.history, request)
-        if not proposals:
-            self._exhausted = True
-            self._ledger.note("exhausted", "every architecture of the space that the sampler can find was tried")
-            return None
-        first = proposals[0]
-        return self._trial(first.architecture, sampler=first.sampler, parents=first.parents, control=None)
+        self._ledger.promoted(*found)
+        return found[0]
 
-    def _trial(
-        self, architecture: Architecture, *, sampler: str, parents: tuple[int, ...], control: str | None
-    ) -> NewTrial:
-        return NewTrial(
-            architecture=architecture,
-            candidate=describe(architecture, self._context),
-            sampler=sampler,
-            parents=parents,
-            control=control,
-            seed=seeds.derive(self._plan.settings.seed, "trial", self._ledger.next_number),
-        )
+    def _leave_behind(self) -> None:
+        """Stop those that wait at a rung: nobody will come who could let them go on."""
+        for trial in sorted(self._ledger.waiting):
+            self._ledger.left_behind(trial, left_behind(self._ledger.history, trial, self._ladder))
 
     def _job(self, number: int) -> Job:
         self._out.add(number)

@@ -107,7 +107,10 @@ class _Desk:
         self._heard[trial_id] = time.monotonic()
         with self._careful():
             if "report" in result:
-                return self._controller.report(decode_report(result["report"]))
+                action = self._controller.report(decode_report(result["report"]))
+                if action is not Action.CONTINUE:  # a paused trial may be out again before Tune has closed this one
+                    del self.jobs[trial_id]
+                return action
             if "paused" in result:
                 self._controller.paused(self.jobs.pop(trial_id).trial)
             elif "failure" in result:

@@ -1,8 +1,8 @@
 """What samplers and the scheduler may know of a study: its trials by number, each with what counts of its scores.
 
-Only a finished trial has a final score; a stopped one carries the scores of the rungs it reached, and is compared there
-alone. A failed or screened one is never compared: a broken architecture that "needs" almost no time must not look good
-(it would draw the whole search to it).
+Only a finished trial has a final score; a stopped or paused one carries the scores of the rungs it reached, and is
+compared there alone. A failed or screened one is never compared: a broken architecture that "needs" almost no time must
+not look good (it would draw the whole search to it).
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -13,7 +13,8 @@ from hybridsearch.objectives import Score
 from hybridsearch.pareto.crowding import ranking
 from hybridsearch.trial import TrialState
 
-ENDED = (TrialState.FINISHED, TrialState.STOPPED)
+JUDGED = (TrialState.FINISHED, TrialState.STOPPED, TrialState.PAUSED)
+"""States of trials that rest at the last rung they reached, so that it tells how good they are."""
 FAILED = (TrialState.FAILED, TrialState.SCREENED)
 
 
@@ -60,7 +61,7 @@ class Entry:
 
 
 class Cohort:
-    """Ended trials that can be compared: all were scored at the same rung."""
+    """Resting trials that can be compared: all were scored at the same rung."""
 
     def __init__(self, rung: int, members: Sequence[Observation]) -> None:
         self.rung = rung
@@ -90,6 +91,7 @@ class History:
         self._ordered: tuple[Observation, ...] | None = ()
         self._grouped: dict[TrialState, tuple[Observation, ...]] = {}
         self._cohorts: dict[int, Cohort | None] = {}
+        self._entries: dict[int, dict[int, Entry]] = {}
         for observation in observations:
             self.record(observation)
 
@@ -106,8 +108,27 @@ class History:
         self._hashes.setdefault(observation.hash, observation.trial)
         self._ordered = None
         self._grouped.clear()
-        if observation.state in ENDED or (known is not None and known.state in ENDED):
+        self._enter(observation)
+        if observation.state in JUDGED or (known is not None and known.state in JUDGED):
             self._cohorts.clear()
+
+    def _enter(self, observation: Observation) -> None:
+        """Keep the results by rung; who failed sets no standard for others."""
+        for rung, found in observation.rung_scores.items():
+            at_rung = self._entries.setdefault(rung, {})
+            if observation.state in FAILED:
+                at_rung.pop(observation.trial, None)
+            else:
+                control = observation.control is not None
+                at_rung[observation.trial] = Entry(trial=observation.trial, score=found, control=control)
+
+    def of(self, trial: int) -> Observation:
+        """One trial.
+
+        Raises:
+            KeyError: there is none of that number.
+        """
+        return self._by_number[trial]
 
     def __len__(self) -> int:
         return len(self._by_number)
@@ -141,8 +162,13 @@ class History:
 
     @property
     def running(self) -> tuple[Observation, ...]:
-        """Trials that will still report: waiting, running or paused."""
-        return tuple(o for o in self.observations if not o.state.final)
+        """Trials that nothing is known of yet but that they are on their way: waiting, running, or paused unscored."""
+        return tuple(o for o in self.observations if not o.state.final and not _rests(o))
+
+    @property
+    def resting(self) -> tuple[Observation, ...]:
+        """All others: ended, whatever the end, or paused with a score."""
+        return tuple(o for o in self.observations if o.state.final or _rests(o))
 
     def _in(self, state: TrialState) -> tuple[Observation, ...]:
         if state not in self._grouped:
@@ -150,27 +176,29 @@ class History:
         return self._grouped[state]
 
     def cohort(self, enough: int) -> Cohort | None:
-        """The trials to learn from: those that ended with a score at the highest rung that `enough` of them reached.
+        """The trials to learn from: those that rest with a score at the highest rung that `enough` of them reached.
 
-        With early stopping few trials finish; until there are enough, finished and stopped ones are compared where
-        both were scored. Failed and screened ones are never among them. None if no rung has enough.
+        With early stopping few trials finish; until there are enough, finished ones and those that were stopped or
+        pause are compared where all were scored. Failed and screened ones are never among them. None if no rung has
+        enough.
         """
         if enough not in self._cohorts:
             self._cohorts[enough] = self._find_cohort(enough)
         return self._cohorts[enough]
 
     def _find_cohort(self, enough: int) -> Cohort | None:
-        ended = [o for o in self.observations if o.state in ENDED]
-        for rung in sorted({rung for o in ended for rung in o.rung_scores}, reverse=True):
-            members = [o for o in ended if rung in o.rung_scores]
+        for rung in sorted(self._entries, reverse=True):
+            reached = sorted(self._entries[rung])
+            members = [o for trial in reached if (o := self._by_number[trial]).state in JUDGED]
             if len(members) >= enough:
                 return Cohort(rung, members)
         return None
 
     def entries(self, rung: int) -> list[Entry]:
         """What was recorded at a rung, by trial number; who failed later sets no standard for others."""
-        return [
-            Entry(trial=o.trial, score=o.rung_scores[rung], control=o.control is not None)
-            for o in self.observations
-            if rung in o.rung_scores and o.state not in FAILED
-        ]
+        at_rung = self._entries.get(rung, {})
+        return [at_rung[trial] for trial in sorted(at_rung)]
+
+
+def _rests(observation: Observation) -> bool:
+    return observation.state is TrialState.PAUSED and bool(observation.rung_scores)

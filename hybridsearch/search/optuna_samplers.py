@@ -125,7 +125,7 @@ def _told_to_tpe(history: History, cohort: Cohort, space: Space) -> list[FrozenT
     scored = [o for o in cohort.members if o.trial in best] + latest
     good = _scored(cohort, sorted(scored, key=lambda o: o.trial), space)
     known = {o.trial for o in cohort.members}
-    bad = [o for o in history.observations if o.state.final and o.trial not in known]
+    bad = [o for o in history.resting if o.trial not in known]
     bad = bad[-min(RECENT, BAD_SHARE * len(good)) :] if good else []
     return [*good, *_unscored(bad, space, TrialState.PRUNED), *_unscored(history.running, space, TrialState.RUNNING)]
 

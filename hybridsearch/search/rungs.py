@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from hybridsearch.errors import InvalidSetting
-from hybridsearch.settings import EvaluationSettings
+from hybridsearch.settings import EvaluationSettings, SearchSettings, Stopping, TieRule
 from hybridsearch.trial import Fidelity
 
 
@@ -18,19 +18,30 @@ class Ladder:
     """Of those that reach a rung, one in `reduction` goes on."""
     warmup_steps: float
     """Optimiser steps over which the learning rate rises; no trial is stopped inside them."""
-    stopping: bool = True
-    """False lets every trial climb to the top."""
+    stopping: Stopping = "stop"
+    """`off` lets every trial climb to the top."""
+    ties: TieRule = "crowding"
+    """Order inside a front."""
 
     @classmethod
-    def of(cls, evaluation: EvaluationSettings, *, stopping: bool = True) -> "Ladder":
-        """The ladder that a study's settings describe."""
-        steps = evaluation.rungs.steps
+    def of(
+        cls, evaluation: EvaluationSettings, *, stopping: Stopping | bool = "stop", ties: TieRule = "crowding"
+    ) -> "Ladder":
+        """The ladder of an evaluation; `stopping` may be said as yes (`stop`) or no (`off`)."""
+        if isinstance(stopping, bool):
+            stopping = "stop" if stopping else "off"
         return cls(
             fidelities=evaluation.rungs.ladder,
             reduction=evaluation.rungs.reduction,
-            warmup_steps=evaluation.training.warmup * steps[-1],
+            warmup_steps=evaluation.training.warmup * evaluation.rungs.steps[-1],
             stopping=stopping,
+            ties=ties,
         )
+
+    @classmethod
+    def of_search(cls, settings: SearchSettings) -> "Ladder":
+        """The ladder that a study's settings describe."""
+        return cls.of(settings.evaluation, stopping=settings.stopping, ties=settings.ties)
 
     def at(self, rung: int) -> Fidelity:
         """The fidelity of a rung.
@@ -51,5 +62,10 @@ class Ladder:
         return self.fidelities[0 if reached is None else reached + 1 :]
 
     def keep(self, count: int) -> int:
-        """How many of `count` results at a rung go on: rounded up, so that the first one does."""
-        return math.ceil(count / self.reduction)
+        """How many of `count` results at a rung go on.
+
+        Rounded up where the others are stopped, so that the first arrival goes on; rounded down where they only pause
+        (ASHA, 1810.05934), because the first arrival can wait for the second.
+        """
+        share = count / self.reduction
+        return math.floor(share) if self.stopping == "promote" else math.ceil(share)

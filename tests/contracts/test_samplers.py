@@ -119,7 +119,7 @@ def test_controls_outside_the_space_do_no_harm(name: str, observe: Observe) -> N
 STUNNING = Score(values=(1.0, 1e9), directions=("maximize", "maximize"))  # a broken architecture is done at once
 
 
-@pytest.mark.parametrize("state", [TrialState.FAILED, TrialState.RUNNING, TrialState.PAUSED])
+@pytest.mark.parametrize("state", [TrialState.FAILED, TrialState.RUNNING])
 def test_scores_of_trials_that_did_not_end_well_are_never_looked_at(
     name: str, state: TrialState, tiny: Space, crowd: History
 ) -> None:

@@ -63,7 +63,7 @@ def test_early_stopping_stops_some_and_says_why(make: Make, evaluator: Evaluator
 
 
 def test_without_early_stopping_everything_finishes(make: Make, evaluator: Evaluator) -> None:
-    search = make(early_stopping=False)
+    search = make(stopping="off")
     in_process.run(search.controller(), evaluator)
     assert {t.state for t in search.store.trials("s")} == {TrialState.FINISHED}
 
@@ -199,7 +199,7 @@ def test_minutes_end_a_search_and_are_summed_over_resumes(make: Make, evaluator:
 
 
 def test_the_front_is_the_non_dominated_set_of_finished_trials(make: Make, evaluator: Evaluator) -> None:
-    search = make(budget={"trials": 12}, early_stopping=False)
+    search = make(budget={"trials": 12}, stopping="off")
     controller = search.controller()
     in_process.run(controller, evaluator)
     values = {
@@ -215,7 +215,7 @@ def test_the_front_is_the_non_dominated_set_of_finished_trials(make: Make, evalu
 
 
 def test_an_equal_candidate_of_another_study_lends_its_numbers(make: Make, evaluator: Evaluator) -> None:
-    search = make(early_stopping=False)
+    search = make(stopping="off")
     store = search.store
     store.create_study(
         "t", search.settings.model_dump_json(), seed=0, space_json="{}", versions={}, evaluation_digest="d"
@@ -237,3 +237,86 @@ def test_an_equal_candidate_of_another_study_lends_its_numbers(make: Make, evalu
 
 def outcomes_of(trials: list[Any]) -> list[tuple[str, float]]:
     return [(t.candidate.hash, t.reports[-1].metrics["recall"]) for t in trials]
+
+
+def test_promotion_pauses_promotes_and_leaves_nobody_waiting_at_the_end(make: Make, evaluator: Evaluator) -> None:
+    search = make(budget={"trials": 24}, stopping="promote")
+    in_process.run(search.controller(), evaluator)
+    assert {t.state for t in search.store.trials("s")} == {TrialState.FINISHED, TrialState.STOPPED}
+    events = search.store.events("s")
+    promoted = [e for e in events if e.kind == "promote"]
+    assert promoted
+    assert all(e.rung is not None and e.rank is not None and "go" in e.message for e in promoted)
+    for event in promoted:
+        before = [e.kind for e in events if e.trial == event.trial and e.id < event.id]
+        assert "paused" in before
+    left = search.store.trials("s", {TrialState.STOPPED})
+    assert left and all(t.message.endswith("search is over") for t in left)
+
+
+def test_paused_trials_cost_no_more_than_their_rung(make: Make, evaluator: Evaluator) -> None:
+    search = make(budget={"trials": 30}, stopping="promote")
+    steps = []
+
+    def counting(job: Job) -> Iterator[Report]:
+        for report in evaluator(job):
+            steps.append((job.trial, report.rung))
+            yield report
+
+    in_process.run(search.controller(), counting)
+    assert len(steps) == len(set(steps))  # no rung is trained twice
+    counts = [sum(rung == r and trial > 2 for trial, rung in steps) for r in range(3)]
+    assert counts[0] == 30 and counts[0] > counts[1] > counts[2] > 0
+
+
+@pytest.mark.parametrize("killed_after", range(1, 40, 4))
+def test_a_promoting_search_that_is_killed_goes_on_as_if_nothing_had_happened(
+    make: Make, evaluator: Evaluator, killed_after: int
+) -> None:
+    undisturbed, killed = (make(budget={"trials": 12}, stopping="promote") for _ in range(2))
+    in_process.run(undisturbed.controller(), evaluator)
+    controller = killed.controller()
+    left = killed_after
+    while left and (job := controller.next_job()) is not None:
+        controller.started(job.trial)
+        for report in evaluator(job):
+            left -= 1
+            if controller.report(report) is not Action.CONTINUE or not left:
+                break  # killed between two reports as well as between two jobs
+    in_process.run(killed.controller(), evaluator)
+    assert outcomes(killed) == outcomes(undisturbed)
+
+
+def test_a_drained_trial_goes_on_at_once_and_one_that_waits_at_a_rung_does_not(
+    make: Make, evaluator: Evaluator
+) -> None:
+    search = make(stopping="promote")
+    controller = search.controller()
+    run_some(controller, evaluator, 3)  # the controls
+    waits = controller.next_job()
+    controller.started(waits.trial)
+    first = next(iter(evaluator(waits)))
+    action = controller.report(
+        replace(first, metrics={**first.metrics, "answer_loss": 9.0, "decode_tokens_per_second": 1.0})
+    )
+    assert action is Action.PAUSE
+    drained = controller.next_job()
+    controller.started(drained.trial)
+    controller.drain()
+    controller.paused(drained.trial)
+    again = search.controller()
+    assert again.next_job().trial == drained.trial
+    assert {search.store.trial("s", n).state for n in (waits.trial, drained.trial)} == {TrialState.PAUSED}
+    assert search.store.waiting_at_rung("s") == {waits.trial}
+
+
+def test_time_that_is_spent_promotes_nobody(make: Make, evaluator: Evaluator) -> None:
+    search = make(budget={"minutes": 10}, stopping="promote")
+    controller = search.controller()
+    run_some(controller, evaluator, 8)
+    assert search.store.waiting_at_rung("s")
+    search.store.heartbeat("s", 11 * 60)
+    late = search.controller()
+    assert late.next_job() is None
+    assert late.finished
+    assert search.store.trials("s", {TrialState.STOPPED}) and not search.store.trials("s", {TrialState.PAUSED})

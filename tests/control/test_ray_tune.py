@@ -58,7 +58,7 @@ def test_everything_that_can_happen_to_a_trial(
 ) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
     monkeypatch.setattr(ray_tune, "GRACE_SECONDS", 1.0)
-    search = make(budget={"trials": 5}, workers={"timeout_minutes": 0.05, "count": 2}, early_stopping=False)
+    search = make(budget={"trials": 5}, workers={"timeout_minutes": 0.05, "count": 2}, stopping="off")
     controller = search.controller()
     log = tmp_path / "ray.log"
     ray_tune.run(controller, eventful, search.settings.workers, Cluster(address=None, log=str(log)))
@@ -79,6 +79,29 @@ def test_everything_that_can_happen_to_a_trial(
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
     assert log.stat().st_size > 0
+
+
+def faithful(job: Job) -> Iterator[Report]:
+    """Says its rungs, and leaves a mark for each in its folder: nothing may be trained twice."""
+    for fidelity in job.rungs:
+        mark = Path(job.folder) / str(fidelity.rung)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch(exist_ok=False)
+        yield report(job, fidelity.rung, fidelity.steps)
+
+
+def test_paused_trials_are_promoted_by_other_workers_and_keep_their_rungs(make: Make, tmp_path: Path) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
+    search = make(budget={"trials": 9}, workers={"count": 2}, stopping="promote")
+    ray_tune.run(
+        search.controller(), faithful, search.settings.workers, Cluster(address=None, log=str(tmp_path / "ray.log"))
+    )
+    trials = search.store.trials("s")
+    assert {t.state for t in trials} == {TrialState.FINISHED, TrialState.STOPPED}
+    assert len(trials) == 12
+    events = search.store.events("s")
+    assert [e for e in events if e.kind == "promote"]
+    assert not [e for e in events if e.kind == "failed"]
 
 
 def test_an_address_where_nobody_listens_is_told_within_seconds(make: Make, tmp_path: Path) -> None:

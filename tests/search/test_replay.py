@@ -73,7 +73,7 @@ def metrics(landscape: Landscape, architecture: Architecture, progress: float) -
 
 def ladder(stopping: bool) -> Ladder:
     fidelities = tuple(Fidelity(rung=rung, steps=steps) for rung, steps in enumerate((25, 50, 100)))
-    return Ladder(fidelities=fidelities, reduction=2.0, warmup_steps=0.0, stopping=stopping)
+    return Ladder(fidelities=fidelities, reduction=2.0, warmup_steps=0.0, stopping="stop" if stopping else "off")
 
 
 @dataclass

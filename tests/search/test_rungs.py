@@ -13,8 +13,8 @@ EVALUATION = EvaluationSettings.model_validate(
 
 def test_the_warm_up_is_a_share_of_full_training() -> None:
     assert Ladder.of(EVALUATION).warmup_steps == 100.0
-    assert Ladder.of(EVALUATION).stopping
-    assert not Ladder.of(EVALUATION, stopping=False).stopping
+    assert Ladder.of(EVALUATION).stopping == "stop"
+    assert Ladder.of(EVALUATION, stopping=False).stopping == "off"
 
 
 def test_a_trial_climbs_what_it_has_not_reached() -> None:

@@ -2,6 +2,7 @@
 
 import math
 import random
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hybridsearch.objectives import Direction, Score
 from hybridsearch.search.history import Entry
 from hybridsearch.search.rungs import Ladder
 from hybridsearch.search.scheduler import Action, Decision, decide
+from hybridsearch.settings import Stopping
 from hybridsearch.trial import Fidelity
 
 MIXED: tuple[Direction, Direction] = ("minimize", "maximize")  # answer loss, tokens/s
@@ -21,7 +23,7 @@ def entry(trial: int, loss: float, speed: float, violation: float = 0.0, control
     return Entry(trial=trial, score=Score(values=(loss, speed), directions=MIXED, violation=violation), control=control)
 
 
-def ladder(reduction: float = 2.0, warmup_steps: float = 0.0, stopping: bool = True) -> Ladder:
+def ladder(reduction: float = 2.0, warmup_steps: float = 0.0, stopping: Stopping = "stop") -> Ladder:
     fidelities = tuple(Fidelity(rung=rung, steps=steps) for rung, steps in enumerate((100, 200, 400)))
     return Ladder(fidelities=fidelities, reduction=reduction, warmup_steps=warmup_steps, stopping=stopping)
 
@@ -83,14 +85,14 @@ def test_nobody_is_stopped_inside_the_warm_up() -> None:
 
 
 def test_the_last_rung_finishes_everybody() -> None:
-    for stopping in (True, False):
+    for stopping in get_args(Stopping):
         decision = decide(CROWD, entry(9, 9, 1), 2, ladder(stopping=stopping))
         assert decision.action is Action.FINISH
         assert decision.reason.endswith("the last rung")
 
 
 def test_without_early_stopping_everybody_climbs() -> None:
-    decision = decide(CROWD, entry(9, 9, 1), 1, ladder(stopping=False))
+    decision = decide(CROWD, entry(9, 9, 1), 1, ladder(stopping="off"))
     assert decision.action is Action.CONTINUE
     assert "early stopping is off" in decision.reason
 

@@ -1,0 +1,76 @@
+"""What can be asked of a store; nothing here writes."""
+
+from collections.abc import Callable, Collection
+
+from hybridsearch.db import candidates, reports, studies, trials
+from hybridsearch.db.records import EventRecord, StudyRecord, TrialRecord
+from hybridsearch.db.transactions import Transactions
+from hybridsearch.trial import Candidate, Report, TrialState
+
+
+class Reader:
+    """The reading half of `Store`. Records come out frozen and fresh; each method sees one snapshot."""
+
+    def __init__(self, transactions: Transactions, clock: Callable[[], float]) -> None:
+        self._transactions = transactions
+        self._clock = clock
+
+    def study(self, name: str) -> StudyRecord:
+        """The study called `name`; the error for an unknown one names the nearest."""
+        with self._transactions.read() as connection:
+            return studies.find_study(connection, name)
+
+    def studies(self) -> list[StudyRecord]:
+        """All studies, oldest first."""
+        with self._transactions.read() as connection:
+            return studies.all_studies(connection)
+
+    def candidate(self, digits: str, *, study: str | None = None) -> Candidate:
+        """The candidate whose hash begins with `digits`, counted as in its newest trial (of `study`, if given).
+
+        Raises:
+            InvalidSetting: fewer than 4 digits, no such candidate, or several.
+        """
+        with self._transactions.read() as connection:
+            if study is not None:
+                studies.study_id(connection, study)
+            return candidates.find_candidate(connection, digits, study)
+
+    def trial(self, study: str, number: int) -> TrialRecord:
+        """One trial.
+
+        Raises:
+            InvalidSetting: the study has no trial of that number.
+        """
+        with self._transactions.read() as connection:
+            key = studies.study_id(connection, study)
+            return trials.load_trial(connection, key, study, number)
+
+    def trials(self, study: str, states: Collection[TrialState] | None = None) -> list[TrialRecord]:
+        """The study's trials by number, with candidates and reports; all of them, or those in `states`."""
+        with self._transactions.read() as connection:
+            key = studies.study_id(connection, study)
+            return trials.load_trials(connection, key, study, states)
+
+    def counts(self, study: str) -> dict[TrialState, int]:
+        """Number of trials in each state, zeros included."""
+        with self._transactions.read() as connection:
+            return trials.count_states(connection, studies.study_id(connection, study))
+
+    def waiting_at_rung(self, study: str) -> set[int]:
+        """Numbers of the trials that early stopping has paused at a rung and not let go on since."""
+        with self._transactions.read() as connection:
+            key = studies.study_id(connection, study)
+            return studies.find_rung_pauses(connection, key) & trials.numbers_in(connection, key, TrialState.PAUSED)
+
+    def cached_reports(self, candidate_hash: str, evaluation_digest: str) -> tuple[Report, ...]:
+        """Reports of the first finished trial, in any study, of this candidate under this evaluation; empty if none."""
+        with self._transactions.read() as connection:
+            return reports.find_cached(connection, candidate_hash, evaluation_digest)
+
+    def events(
+        self, study: str, after: int = 0, limit: int | None = None, *, newest: bool = False
+    ) -> list[EventRecord]:
+        """Events with an id above `after`, oldest first: the first `limit` of them, or with `newest` the last."""
+        with self._transactions.read() as connection:
+            return studies.find_events(connection, studies.study_id(connection, study), after, limit, newest)
