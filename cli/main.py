@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from hybridsearch import __version__
-from hybridsearch.cli import bench, doctor, export, pareto, resume, search, show, spaces, status, train, ui
+from hybridsearch.cli import bench, doctor, export, pareto, resume, search, show, spaces, status, table, train, ui
 from hybridsearch.cli.session import DEFAULT_ROOT, Session
 from hybridsearch.errors import HybridSearchError
 
@@ -33,6 +33,7 @@ app.command("pareto", epilog=pareto.EXAMPLES)(pareto.pareto)
 app.command("export", epilog=export.EXAMPLES)(export.export)
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.add_typer(spaces.app, name="spaces")
+app.add_typer(table.app, name="table")
 app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 app.command("ui", epilog=ui.EXAMPLES)(ui.ui)

@@ -28,15 +28,20 @@ def resume(
     ] = None,
 ) -> None:
     """Go on with a study: interrupted trials first, from their checkpoints, then the rest of the budget."""
-    from hybridsearch.control import launch
+    from hybridsearch.control import launch, replay
     from hybridsearch.control.budget import parse
 
     place = session.of(context)
     change = launch.with_limits(None if budget is None else parse(budget), workers)
     with place.open_store() as store:
         settings = change(launch.recorded_settings(store.study(study)))
-    places = place.places()
-    execute = running.executor(address, places.study(study) / "ray.log")
+    execute: launch.Execute
+    clock = None
+    if settings.replay is not None:
+        place = running.on_paper(place)
+        execute, clock = replay.executor(settings)
+    else:
+        execute = running.executor(address, place.places().study(study) / "ray.log")
     with live.view(study, settings, quiet=place.quiet) as view:
-        outcome = launch.resume(study, places, execute, view, change)
+        outcome = launch.resume(study, place.places(), execute, view, change, clock=clock)
     raise typer.Exit(running.summary(place, outcome))

@@ -1,5 +1,6 @@
 """What `search` and `resume` share: the executor, the screen, and the summary at the end."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,11 @@ def executor(address: str | None, log: Path) -> "Execute":
         ray_tune.run(controller, evaluate, workers, ray_cluster.Cluster(address=address, log=str(log)))
 
     return execute
+
+
+def on_paper(session: Session) -> Session:
+    """The session of a replay: MLflow, which takes far longer than the search, is told only if it was asked for."""
+    return session if session.tracking else replace(session, tracking="none")
 
 
 def with_gpu(settings: "SearchSettings", address: str | None) -> "SearchSettings":

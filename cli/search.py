@@ -20,6 +20,7 @@ EXAMPLES = show.examples(
     "hybridsearch search quickstart -o sampler=tpe -o evaluation.training.batch=32",
     "hybridsearch search my.yaml --dry-run",
     "hybridsearch search layers --address auto",
+    "hybridsearch search quickstart --replay benchmarks/tables/recall.parquet --budget 200trials",
 )
 
 
@@ -39,15 +40,20 @@ def search(
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT|auto", help="A running Ray cluster; default: this machine.")
     ] = None,
+    replay: Annotated[
+        Path | None, typer.Option(metavar="TABLE", help="Look results up in a table in place of training, in seconds.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be searched; train nothing.")] = False,
 ) -> None:
     """Search a space for the front of recall against throughput. Ctrl-C once: save and stop; twice: stop at once."""
     place = session.of(context)
-    given = {"seed": seed, "workers.count": workers, "study": study}
+    given = {"seed": seed, "workers.count": workers, "study": study, "replay": replay and str(replay)}
     settings, space = read(config, option or [], budget, {k: v for k, v in given.items() if v is not None})
     if dry_run:
-        preview.show_plan(settings, space)
+        preview.show_plan(*(_of_table(place, settings) if settings.replay else (settings, space)))
         return
+    if settings.replay is not None:
+        raise typer.Exit(_replayed(running.on_paper(place), named(place, settings, config), space, address))
     settings = running.with_gpu(named(place, settings, config), address)
     raise typer.Exit(_run(place, settings, space, address))
 
@@ -61,6 +67,27 @@ def _run(place: session.Session, settings: "SearchSettings", space: "Document", 
     execute = running.executor(address, places.study(name) / "ray.log")
     with live.view(name, settings, quiet=place.quiet) as view:
         outcome = launch.start(plan, execute, view, machine=running.machine(settings, address))
+    return running.summary(place, outcome)
+
+
+def _of_table(place: session.Session, settings: "SearchSettings") -> "tuple[SearchSettings, Document]":
+    """The settings and the space that a replay will have."""
+    from hybridsearch.control import replay
+    from hybridsearch.yaml_files import Document
+
+    plan = replay.plan(settings, replay.table(str(settings.replay)), place.places())
+    return plan.settings, Document.of(plan.source, f"space of {settings.replay}")
+
+
+def _replayed(place: session.Session, settings: "SearchSettings", space: "Document", address: str | None) -> int:
+    from hybridsearch.control import launch, replay
+
+    if address is not None:
+        raise InvalidSetting("--replay trains nothing, so it needs no --address; leave one of them out")
+    plan = launch.plan(settings, space, place.places())
+    execute, clock = replay.executor(plan.settings)
+    with live.view(str(settings.study), plan.settings, quiet=place.quiet) as view:
+        outcome = launch.start(plan, execute, view, machine="", clock=clock)
     return running.summary(place, outcome)
 
 
@@ -78,6 +105,9 @@ def read(
 
     document = changed(ready_made.read(config), options, budget, given)
     settings = document.validate(SearchSettings)
+    if settings.replay is not None:
+        folder = Path() if ("replay",) in document.origins else Path(document.source).parent
+        settings = settings.model_copy(update={"replay": str((folder / settings.replay).absolute())})
     if isinstance(settings.space, dict):
         return settings, document.section("space")
     # A path in the file is meant from the file's folder, one on the command line from here.

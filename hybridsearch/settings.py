@@ -174,7 +174,7 @@ class SearchSettings(Settings):
     space: str | dict[str, Any]
     """Preset name, path of a YAML file (relative to this one), or the space itself."""
     seed: Annotated[int, Field(ge=0)] = 0
-    sampler: Literal["random", "evolution", "nsga2", "tpe"] = "evolution"
+    sampler: Literal["random", "evolution", "prior", "cluster", "nsga2", "tpe"] = "evolution"
     budget: BudgetSettings = BudgetSettings(trials=50)
     objectives: Annotated[tuple[str, ...], Field(min_length=2)] = ("recall", "decode_tokens_per_second")
     constraints: dict[str, ConstraintSettings] = {}
@@ -185,6 +185,9 @@ class SearchSettings(Settings):
     ties: TieRule = "crowding"
     """Who goes first inside a front: the roomiest (NSGA-II), or the farthest from those before it (MO-ASHA)."""
     workers: WorkerSettings = WorkerSettings()
+    replay: str | None = None
+    """Path of a table (relative to this file) to search in place of training: its candidates, evaluation and results,
+    on a simulated clock with `workers.count` simulated workers."""
 
     @model_validator(mode="before")
     @classmethod

@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,10 +12,12 @@ from pathlib import Path
 from types import FrameType
 
 from hybridsearch import __version__, yaml_files
+from hybridsearch.control import replay
 from hybridsearch.control.candidates import describe, require_feasible
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.loop import Controller, Plan, drain_flag
 from hybridsearch.control.places import Places
+from hybridsearch.control.simulated import Clock
 from hybridsearch.control.snapshot import View
 from hybridsearch.control.standing import Standing, standing
 from hybridsearch.db.store import Store, StudyRecord, evaluation_digest
@@ -45,19 +48,22 @@ class Outcome:
 
 
 def plan(settings: SearchSettings, space: yaml_files.Document, places: Places) -> Plan:
-    """The plan of a search, from its settings and its space as read.
+    """The plan of a search, from its settings and its space as read; a replay takes space and evaluation of its table.
 
     Raises:
-        InvalidFile: the space breaks its schema.
+        InvalidFile: the space breaks its schema, or the table cannot be read.
+        InvalidSetting: the table lacks an objective.
         Infeasible: no architecture meets its constraints.
     """
+    if settings.replay is not None:
+        return replay.plan(settings, replay.table(settings.replay), places)
     built = catalog.load(space)
     context = settings.evaluation.throughput.contexts[-1]
     require_feasible(built, settings.constraint_list, context, settings.seed)
     return Plan(settings=settings, space=built, source=space.data, controls=controls(built), places=places)
 
 
-def start(plan: Plan, execute: Execute, view: View, *, machine: str) -> Outcome:
+def start(plan: Plan, execute: Execute, view: View, *, machine: str, clock: Clock | None = None) -> Outcome:
     """Create the study and run it.
 
     Args:
@@ -65,6 +71,7 @@ def start(plan: Plan, execute: Execute, view: View, *, machine: str) -> Outcome:
         execute: the executor.
         view: the screen.
         machine: what identifies the machine for the result cache; empty keeps this study out of it.
+        clock: of a search on simulated time; none takes real time.
 
     Raises:
         InvalidSetting: the study exists.
@@ -73,7 +80,7 @@ def start(plan: Plan, execute: Execute, view: View, *, machine: str) -> Outcome:
     settings = plan.settings
     if settings.study is None:
         raise InvalidSetting("the search has no name; give `study: NAME` or --study NAME")
-    with Store.open(plan.places.store) as store:
+    with Store.open(plan.places.store, clock=clock.stamp if clock else time.time) as store:
         store.create_study(
             settings.study,
             settings.model_dump_json(),
@@ -82,11 +89,17 @@ def start(plan: Plan, execute: Execute, view: View, *, machine: str) -> Outcome:
             versions=versions(),
             evaluation_digest=evaluation_digest(settings.evaluation, machine) if machine else "",
         )
-        return _run(plan, store, settings.study, execute, view, resumed=False)
+        return _run(plan, store, settings.study, execute, view, clock, resumed=False)
 
 
 def resume(
-    study: str, places: Places, execute: Execute, view: View, change: Callable[[SearchSettings], SearchSettings]
+    study: str,
+    places: Places,
+    execute: Execute,
+    view: View,
+    change: Callable[[SearchSettings], SearchSettings],
+    *,
+    clock: Clock | None = None,
 ) -> Outcome:
     """Go on with a study: interrupted trials first, from their checkpoints, then the rest of its budget.
 
@@ -96,17 +109,20 @@ def resume(
         execute: the executor.
         view: the screen.
         change: gives the settings to go on with, e.g. a larger budget; what numbers mean may not change.
+        clock: of a search on simulated time, which goes on where it stopped.
 
     Raises:
         UnknownStudy: no such study.
         StoreUnavailable: another process runs it.
     """
-    with Store.open(places.store, create=False) as store:
+    with Store.open(places.store, create=False, clock=clock.stamp if clock else time.time) as store:
         record = store.study(study)
+        if clock is not None:
+            clock.epoch, clock.now = record.created, record.elapsed
         settings = change(recorded_settings(record))
         space = yaml_files.Document.of(json.loads(record.space_json), f"space of study {study}")
         renewed = plan(settings, space, places)
-        return _run(renewed, store, study, execute, view, resumed=True)
+        return _run(renewed, store, study, execute, view, clock, resumed=True)
 
 
 def recorded_settings(record: StudyRecord) -> SearchSettings:
@@ -126,7 +142,9 @@ def with_limits(budget: BudgetSettings | None, workers: int | None) -> Callable[
     return change
 
 
-def _run(plan: Plan, store: Store, study: str, execute: Execute, view: View, *, resumed: bool) -> Outcome:
+def _run(
+    plan: Plan, store: Store, study: str, execute: Execute, view: View, clock: Clock | None, *, resumed: bool
+) -> Outcome:
     store.claim(study)
     try:
         if resumed:
@@ -136,7 +154,7 @@ def _run(plan: Plan, store: Store, study: str, execute: Execute, view: View, *, 
         try:
             ledger = Ledger(store, study, plan.settings, reporter, view.event)
             _tell_start(reporter, plan, ledger, settings_yaml, resumed=resumed)
-            controller = Controller(plan, ledger, view)
+            controller = Controller(plan, ledger, view, clock or time.monotonic)
             with _interruptible(controller):
                 execute(controller, plan.settings.workers)
             return _finish(plan, ledger, controller, reporter)
