@@ -107,6 +107,8 @@ class Job:
     (in the study's) asks the worker to put down its work."""
     timeout_seconds: float = 3600.0
     """Longest time from one report to the next."""
+    share: float = 1.0
+    """Of what a worker usually has: more for a trial that ran out of memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

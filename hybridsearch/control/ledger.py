@@ -170,9 +170,9 @@ class Ledger:
         self._listener(Event(kind=TrialState.FAILED.value, message=said, trial=failure.trial))
         self._ended(failure.trial, TrialState.FAILED, said)
 
-    def waits_again(self, failure: Failure, attempt: int) -> None:
-        """Record that a trial goes back to the queue."""
-        self._move(failure.trial, TrialState.WAITING, f"{failure.reason}: {failure.message}; attempt {attempt} follows")
+    def waits_again(self, failure: Failure, follows: str) -> None:
+        """Record that a trial goes back to the queue, and how it will come again."""
+        self._move(failure.trial, TrialState.WAITING, f"{failure.reason}: {failure.message}; {follows} follows")
 
     def paused(self, trial: int) -> None:
         """Record that a trial has put down its work."""

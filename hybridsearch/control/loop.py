@@ -23,6 +23,8 @@ from hybridsearch.trial import Failure, Job, Report, TrialState
 
 __all__ = ["Controller", "Plan", "drain_flag"]
 
+LARGER_SHARE = 2.0
+"""Of a worker's cores and GPU, for a trial that ran out of memory: fewer others are beside it then."""
 BEAT_SECONDS = 5.0
 """Time between two signs of life in the store."""
 SHOW_SECONDS = 0.5
@@ -45,6 +47,7 @@ class Controller:
         self._queue = deque(ledger.unfinished)
         self._out: set[int] = set()
         self._losses: dict[int, int] = {}
+        self._shares: dict[int, float] = {}
         self._draining = False
         self._drain_told = False
         self._proposer = Proposer(plan, ledger, lambda: self.spent)
@@ -114,15 +117,24 @@ class Controller:
         return decision.action
 
     def failed(self, failure: Failure) -> None:
-        """Record a failure; a trial whose worker was lost is tried again a bounded number of times."""
-        self._out.discard(failure.trial)
-        if self._ledger.record(failure.trial).state.final:
+        """Record a failure, or let the trial come again.
+
+        It comes again a bounded number of times if its worker was lost, and once, with a larger share of the machine,
+        if it ran out of memory.
+        """
+        trial = failure.trial
+        self._out.discard(trial)
+        if self._ledger.record(trial).state.final:
             return
-        lost = self._losses.get(failure.trial, 0)
+        lost = self._losses.get(trial, 0)
         if failure.reason is FailureReason.WORKER_LOST and lost < self._plan.settings.workers.retries:
-            self._losses[failure.trial] = lost + 1
-            self._ledger.waits_again(failure, attempt=lost + 2)
-            self._queue.append(failure.trial)
+            self._losses[trial] = lost + 1
+            self._ledger.waits_again(failure, f"attempt {lost + 2}")
+            self._queue.append(trial)
+        elif failure.reason is FailureReason.OUT_OF_MEMORY and trial not in self._shares:
+            self._shares[trial] = LARGER_SHARE
+            self._ledger.waits_again(failure, f"another attempt with {LARGER_SHARE:g} times the share of the machine")
+            self._queue.append(trial)
         else:
             self._ledger.failed(failure)
 
@@ -209,6 +221,7 @@ class Controller:
             evaluation=settings.evaluation.model_dump_json(),
             folder=str(self._plan.places.trial(self._ledger.study, number)),
             timeout_seconds=settings.workers.timeout_minutes * 60,
+            share=self._shares.get(number, 1.0),
         )
 
 

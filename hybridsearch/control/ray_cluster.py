@@ -98,6 +98,12 @@ def check_address(address: str) -> None:
         ) from None
 
 
+def largest() -> tuple[float, float]:
+    """CPUs and GPUs of the attached cluster's largest machine."""
+    nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
+    return max(node.get("CPU", 0.0) for node in nodes), max(node.get("GPU", 0.0) for node in nodes)
+
+
 def room(workers: WorkerSettings) -> int:
     """Trials that run at once on the attached cluster.
 

@@ -9,10 +9,11 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 # First of all: it sets switches that Ray reads when it is imported.
-from hybridsearch.control.ray_cluster import Cluster, attached, room  # isort: split
+from hybridsearch.control.ray_cluster import Cluster, attached, largest, room  # isort: split
 
 import ray
 from ray import tune
@@ -24,7 +25,7 @@ from hybridsearch.errors import FailureReason, HybridSearchError
 from hybridsearch.search.scheduler import Action
 from hybridsearch.settings import WorkerSettings
 from hybridsearch.trial import Evaluator, Failure, Job
-from hybridsearch.workers.trainable import decode_failure, decode_report, encode_job, trainable
+from hybridsearch.workers.trainable import decode_failure, decode_job, decode_report, encode_job, trainable
 
 GRACE_SECONDS = 30.0
 """Time beyond a time-out and a quarter of it in which a worker may end its trial by itself."""
@@ -42,7 +43,7 @@ def run(controller: Controller, evaluator: Evaluator, workers: WorkerSettings, c
         os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
         desk = _Desk(controller, count)
         tune.Tuner(
-            tune.with_resources(trainable(evaluator), {"CPU": workers.cpus, "GPU": workers.gpus}),
+            tune.with_resources(trainable(evaluator), partial(_resources, workers, largest())),
             tune_config=tune.TuneConfig(
                 search_alg=_Asker(desk),
                 scheduler=_Decider(desk),
@@ -59,6 +60,17 @@ def run(controller: Controller, evaluator: Evaluator, workers: WorkerSettings, c
         ).fit()
         if desk.broken is not None:
             raise desk.broken
+
+
+def _resources(
+    workers: WorkerSettings, limits: tuple[float, float], config: Mapping[str, Any]
+) -> tune.PlacementGroupFactory:
+    """What a job is given: its share of the usual, but no more than one machine has."""
+    job = decode_job(config["job"])
+    cpus, gpus = min(workers.cpus * job.share, limits[0]), min(workers.gpus * job.share, limits[1])
+    if gpus > 1:
+        gpus = float(int(gpus))  # Ray gives parts of one GPU, or whole ones
+    return tune.PlacementGroupFactory([{"CPU": cpus, "GPU": gpus}])
 
 
 class _Desk:
@@ -87,7 +99,8 @@ class _Desk:
 
     def hand_out(self, trial_id: str) -> Job | None:
         with self._careful():
-            job = self._controller.next_job() if len(self.jobs) < self.count and not self.broken else None
+            taken = sum(job.share for job in self.jobs.values())
+            job = self._controller.next_job() if taken + 1 <= self.count and not self.broken else None
             if job is not None:
                 self.jobs[trial_id] = job
             return job

@@ -150,6 +150,20 @@ def test_a_lost_worker_is_tried_again_once_and_then_given_up(make: Make, evaluat
     assert not controller.finished
 
 
+def test_out_of_memory_is_tried_again_once_with_a_larger_share(make: Make) -> None:
+    search = make()
+    controller = search.controller()
+    job = controller.next_job()
+    short = Failure(trial=job.trial, reason=FailureReason.OUT_OF_MEMORY, message="wanted 9 GB")
+    controller.failed(short)
+    again = controller.next_job()
+    assert (again.trial, job.share, again.share) == (job.trial, 1.0, 2.0)
+    controller.failed(short)
+    trial = search.store.trial("s", job.trial)
+    assert (trial.state, trial.reason) == (TrialState.FAILED, FailureReason.OUT_OF_MEMORY)
+    assert controller.next_job().share == 1.0
+
+
 def test_a_drain_proposes_nothing_and_asks_the_workers(make: Make, evaluator: Evaluator) -> None:
     search = make()
     controller = search.controller()

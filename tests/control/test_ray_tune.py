@@ -37,13 +37,13 @@ def report(job: Job, rung: int, steps: int) -> Report:
 
 
 def eventful(job: Job) -> Iterator[Report]:
-    """Trial 3 loses its worker once, 4 runs out of memory, 5 hangs, 6 is paused on the way to its second rung."""
+    """Trial 3 loses its worker once, 4 has too little memory in one share, 5 hangs, 6 is paused before its second rung."""
     mark = Path(job.folder) / "tried"
     if job.trial == 3 and not mark.exists():
         mark.parent.mkdir(parents=True, exist_ok=True)
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
-    if job.trial == 4:
+    if job.trial == 4 and job.share == 1:
         raise TrialFailure(FailureReason.OUT_OF_MEMORY, "wanted 9 GB")
     if job.trial == 5:
         time.sleep(600)
@@ -68,7 +68,7 @@ def test_everything_that_can_happen_to_a_trial(
         1: (TrialState.FINISHED, None),
         2: (TrialState.FINISHED, None),
         3: (TrialState.FINISHED, None),
-        4: (TrialState.FAILED, FailureReason.OUT_OF_MEMORY),
+        4: (TrialState.FINISHED, None),
         5: (TrialState.FAILED, FailureReason.TIMED_OUT),
         6: (TrialState.PAUSED, None),
         7: (TrialState.FINISHED, None),
@@ -76,6 +76,8 @@ def test_everything_that_can_happen_to_a_trial(
     assert [r.rung for r in trials[6].reports] == [0]
     retried = [e.message for e in search.store.events("s") if e.trial == 3 and e.kind == "waiting"]
     assert any("worker lost" in message and "attempt 2" in message for message in retried)
+    larger = [e.message for e in search.store.events("s") if e.trial == 4 and e.kind == "waiting"]
+    assert any("out of memory: wanted 9 GB; another attempt with 2 times the share" in message for message in larger)
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
     assert log.stat().st_size > 0
