@@ -37,7 +37,7 @@ def report(job: Job, rung: int, steps: int) -> Report:
 
 
 def eventful(job: Job) -> Iterator[Report]:
-    """Trial 3 loses its worker once, 4 has too little memory in one share, 5 hangs, 6 is paused before its second rung."""
+    """Trial 3 loses its worker once, 4 needs more than one share, 5 hangs, 6 is paused before its second rung."""
     mark = Path(job.folder) / "tried"
     if job.trial == 3 and not mark.exists():
         mark.parent.mkdir(parents=True, exist_ok=True)
