@@ -6,7 +6,12 @@ numbers rounded to the nearest bfloat16 after each operation that yields one, an
 bounds that are tensors work with numpy 2.4 again.
 """
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,8 @@ import pytest
 import torch
 
 Array = np.ndarray[Any, np.dtype[Any]]
+SHARED_MEMORY = 232448
+"""Bytes one program can have on Hopper."""
 
 
 def _packed(values: Array) -> Array:
@@ -120,3 +127,25 @@ if not torch.cuda.is_available():
 def device() -> torch.device:
     """Where Triton kernels run in these tests: the GPU, or the CPU by the interpreter."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _compiled_for_hopper(folder: str, *cases: list[Any], spilled: int = 0) -> list[dict[str, Any]]:
+    script = str(Path(__file__).with_name("offline_compile.py"))
+    command = [sys.executable, script, folder, json.dumps(cases)]
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    assert not run.returncode, run.stderr
+    kernels: list[dict[str, Any]] = [json.loads(line) for line in run.stdout.splitlines()]
+    for kernel in kernels:
+        assert kernel["spilled"] <= spilled, kernel
+        assert kernel["shared"] <= SHARED_MEMORY, kernel
+    return kernels
+
+
+@pytest.fixture
+def hopper() -> Callable[..., list[dict[str, Any]]]:
+    """Compiles a folder's kernels for Hopper, with or without a GPU (`offline_compile`); tells what each came to.
+
+    Registers `spilled`, in bytes a thread, and shared memory are checked.
+    """
+    return _compiled_for_hopper

@@ -1,11 +1,12 @@
-"""Compiles the Triton kernels as the operators launch them, for Hopper, without a GPU: run by `test_offline_compile`.
+"""Compiles Triton kernels as their operators launch them, for Hopper, without a GPU: run by the `hopper` fixture.
 
-    TRITON_INTERPRET=0 python offline_compile.py '[["bfloat16", 64, 64, true]]'
+    TRITON_INTERPRET=0 python tests/kernels/offline_compile.py gated_delta '[["bfloat16", 64, 64, true]]'
 
-takes cases of dtype, key size, value size and whether decay is given, and prints one JSON line a kernel: registers,
-bytes spilled, bytes of shared memory, and the number of wgmma instructions.
+takes a folder beside this file and the arguments of some calls of `launch_all` in its `launches.py`, and prints one
+JSON line a kernel: registers, bytes spilled, bytes of shared memory, and the number of wgmma instructions.
 """
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -21,10 +22,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from hybridsearch.kernels.gated_delta import operators
-
-KERNELS = ("prepare", "segment", "join", "output", "values_backward", "inputs_backward", "step")
-ELEMENTS = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+ELEMENTS = {torch.bfloat16: "bf16", torch.float32: "fp32", torch.int32: "i32", torch.int64: "i64"}
 Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
@@ -38,25 +36,15 @@ class Recorder:
         return lambda *arguments, **options: self.launches.append((self.kernel, arguments, options))
 
 
-def record(dtype: torch.dtype, key_size: int, value_size: int, gated: bool) -> list[Launch]:
-    """Every launch of training, inference and decoding, unsplit and in two segments."""
+def record(folder: Any, case: list[Any]) -> list[Launch]:
+    """Every launch of the kernels in `folder.operators`."""
     launches: list[Launch] = []
-    kept = {name: getattr(operators, f"{name}_kernel") for name in KERNELS}
+    kept = {name: kernel for name, kernel in vars(folder.operators).items() if name.endswith("_kernel")}
     for name, kernel in kept.items():
-        setattr(operators, f"{name}_kernel", Recorder(kernel, launches))
-    q = torch.zeros(1, 256, 1, key_size, dtype=dtype)
-    v = torch.zeros(1, 256, 1, value_size, dtype=dtype)
-    gates = torch.zeros(1, 256, 1)
-    state = torch.zeros(1, 1, key_size, value_size)
-    decay = gates if gated else None
-    for segments in (1, 2):
-        saved = operators.gated_delta(q, q, v, decay, gates, state, 1.0, segments, True)
-        operators.gated_delta_backward(v, state, q, q, v, gates, *saved[2:], 1.0, segments, gated)
-    operators.gated_delta(q, q, v, decay, gates, None, 1.0, 1, False)
-    token = (q[:, 0], q[:, 0], v[:, 0], None if decay is None else decay[:, 0], gates[:, 0])
-    operators.gated_delta_step(*token, state, 1.0)
+        setattr(folder.operators, name, Recorder(kernel, launches))
+    folder.launch_all(*case)
     for name, kernel in kept.items():
-        setattr(operators, f"{name}_kernel", kernel)
+        setattr(folder.operators, name, kernel)
     return launches
 
 
@@ -109,13 +97,20 @@ def compiled(launch: Launch) -> dict[str, Any]:
     }
 
 
-if __name__ == "__main__":
-    for element, key_size, value_size, gated in json.loads(sys.argv[1]):
+def main(name: str, cases: list[list[Any]]) -> None:
+    spec = importlib.util.spec_from_file_location("launches", Path(__file__).parent / name / "launches.py")
+    assert spec is not None and spec.loader is not None
+    folder = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(folder)
+    for case in cases:
         done = set()
-        for launch in record(getattr(torch, element), key_size, value_size, gated):
+        for launch in record(folder, case):
             variant = str(source(launch).hash())
             if variant not in done:
                 done.add(variant)
-                case = {"dtype": element, "key": key_size, "value": value_size, "gated": gated}
-                sys.stdout.write(json.dumps(case | compiled(launch)) + "\n")
+                sys.stdout.write(json.dumps({"case": case} | compiled(launch)) + "\n")
                 sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))

@@ -1,0 +1,20 @@
+"""Every launch of training, inference and decoding, unsplit and in two segments, for `offline_compile`."""
+
+import torch
+
+from hybridsearch.kernels.gated_delta import operators
+
+
+def launch_all(element: str, key_size: int, value_size: int, gated: bool) -> None:
+    dtype = getattr(torch, element)
+    q = torch.zeros(1, 256, 1, key_size, dtype=dtype)
+    v = torch.zeros(1, 256, 1, value_size, dtype=dtype)
+    gates = torch.zeros(1, 256, 1)
+    state = torch.zeros(1, 1, key_size, value_size)
+    decay = gates if gated else None
+    for segments in (1, 2):
+        saved = operators.gated_delta(q, q, v, decay, gates, state, 1.0, segments, True)
+        operators.gated_delta_backward(v, state, q, q, v, gates, *saved[2:], 1.0, segments, gated)
+    operators.gated_delta(q, q, v, decay, gates, None, 1.0, 1, False)
+    token = (q[:, 0], q[:, 0], v[:, 0], None if decay is None else decay[:, 0], gates[:, 0])
+    operators.gated_delta_step(*token, state, 1.0)
