@@ -102,9 +102,11 @@ def eager_times(runs: dict[str, Callable[[], object]], rounds: int = 7, calls: i
     return {name: spread(times[1:]) for name, times in taken.items()}
 
 
-def measure(name: str, build: Callable[[Shape], Operation], shape: Shape) -> list[Row]:
-    """A row for every implementation."""
+def measure(name: str, build: Callable[[Shape], Operation], shape: Shape, kinds: list[str] | None) -> list[Row]:
+    """A row for every implementation, or for those named."""
     operation = build(shape)
+    if kinds is not None:
+        operation.implementations = {kind: run for kind, run in operation.implementations.items() if kind in kinds}
     rows = {kind: Row(name, str(shape), kind) for kind in operation.implementations}
     for kind, row in rows.items():
         row.floor_forward_us, row.floor_both_us = operation.floor_us["forward"], operation.floor_us["both"]
@@ -184,6 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--operations", nargs="+", choices=OPERATIONS, default=list(OPERATIONS))
     parser.add_argument("--shapes", nargs="+", type=int, help="numbers of the shapes to take, all by default")
+    parser.add_argument("--implementations", nargs="+", help="names of those to take, all by default")
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     rows: list[Row] = []
@@ -192,7 +195,7 @@ def main() -> None:
         for index, shape in enumerate(shapes):
             if options.shapes and index not in options.shapes:
                 continue
-            for row in measure(name, build, shape):
+            for row in measure(name, build, shape, options.implementations):
                 rows.append(row)
                 sys.stdout.write(line(row))
                 sys.stdout.flush()
