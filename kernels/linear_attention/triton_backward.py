@@ -92,7 +92,11 @@ def values_backward_kernel(
             d_state_t *= tl.exp2(tl.load(gates + (C - 1)))
             d_value_t = tl.dot(d_low_t, tl.trans(keys), input_precision=PRECISION) * kept
             # Rows behind the last token are another sequence's: nothing may come from them.
-            within = tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0)) * scale
+            past = sums[:, None] - sums[None, :]
+            if PRECISION == "tf32x3":
+                rest = tl.load(gates + 3 * plane.to(tl.int64) + rows)
+                past += rest[:, None] - rest[None, :]
+            within = tl.exp2(tl.minimum(past, 0.0)) * scale
             within = tl.where((rows[:, None] >= rows[None, :]) & inside[:, None], within, 0.0)
             weights = (tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * within).to(kind)
             d_read_t = (d_out_t.to(tl.float32) * grown).to(kind)
@@ -104,6 +108,12 @@ def values_backward_kernel(
     if segment == 0:
         d_initial += x.to(tl.int64) * (K * V)
         tl.store(d_initial + value_columns[:, None] + key_columns[None, :] * V, d_state_t)
+
+
+@triton.jit
+def sums_before(total, but_last, later_total, later_but_last):
+    """Sums, and sums of all but the last: a scan of them is exclusive."""
+    return total + later_total, total + later_but_last
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -149,18 +159,29 @@ def inputs_backward_kernel(
     kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[:, None]
     whole = tl.load(gates + (C - 1))
     d_sums = tl.zeros((C,), tl.float32)
-    at_end = tl.zeros((C,), tl.float32)
+    to_end = tl.zeros((C,), tl.float32)
     d_state = tl.zeros((BK, BK), tl.float32)  # its trace is <S, dS'>; a product leaves both in shared memory
 
     values = v.load([batch, n * C, head * V]).reshape(C, V)
     d_out = d_output.load([batch, n * C, head * V]).reshape(C, V)
+    past = sums[:, None] - sums[None, :]
+    FINE: tl.constexpr = PRECISION == "tf32x3"
+    if FINE:
+        rest = tl.load(gates + 3 * plane.to(tl.int64) + rows)
+        past += rest[:, None] - rest[None, :]
     # Rows behind the last token are another sequence's: nothing may come from them.
-    within = tl.where((rows[:, None] >= rows[None, :]) & inside[:, None], scale, 0.0)
-    within *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
-    d_scores = (tl.dot(d_out, tl.trans(values), input_precision=PRECISION) * within).to(kind)
-    within = tl.where((rows[:, None] <= rows[None, :]) & inside[None, :], scale, 0.0)
-    within *= tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0))
-    d_scores_t = (tl.dot(values, tl.trans(d_out), input_precision=PRECISION) * within).to(kind)
+    within = tl.where((rows[:, None] >= rows[None, :]) & inside[:, None], scale, 0.0) * tl.exp2(tl.minimum(past, 0.0))
+    d_scores = tl.dot(d_out, tl.trans(values), input_precision=PRECISION) * within
+    if FINE:  # A token's score with itself knows no decay: among the products it would leave its rounding in dg.
+        own = rows[:, None] == rows[None, :]
+        own_score = tl.sum(tl.where(own, d_scores, 0.0), 1)[:, None]
+        d_scores = tl.where(own, 0.0, d_scores)
+    d_scores = d_scores.to(kind)
+    within = tl.where((rows[:, None] <= rows[None, :]) & inside[None, :], scale, 0.0) * tl.exp2(tl.minimum(-past, 0.0))
+    d_scores_t = tl.dot(values, tl.trans(d_out), input_precision=PRECISION) * within
+    if FINE:
+        d_scores_t = tl.where(own, 0.0, d_scores_t)
+    d_scores_t = d_scores_t.to(kind)
 
     for part in range(K // BK):
         before_t = befores.load([at * V, part * BK])
@@ -169,22 +190,35 @@ def inputs_backward_kernel(
         keys = k.load([batch, n * C, head * K + part * BK]).reshape(C, BK)
         d_query = tl.dot(d_out, before_t, input_precision=PRECISION) * grown
         d_query = tl.dot(d_scores, keys, d_query, input_precision=PRECISION)
-        tl.store(d_q + offsets, d_query.to(kind), mask=inside[:, None])
         d_sums += tl.sum(queries.to(tl.float32) * d_query, 1)
+        if FINE:
+            d_query += own_score * keys
+        tl.store(d_q + offsets, d_query.to(kind), mask=inside[:, None])
         d_key = tl.dot(values, d_after_t, input_precision=PRECISION) * kept
-        at_end += tl.sum(keys.to(tl.float32) * d_key, 1)
-        d_key = tl.dot(d_scores_t, queries, d_key, input_precision=PRECISION)
+        to_end += tl.sum(keys.to(tl.float32) * d_key, 1)
+        if FINE:
+            d_pairs = tl.dot(d_scores_t, queries, input_precision=PRECISION)
+            d_sums -= tl.sum(keys * d_pairs, 1)
+            d_key += d_pairs + own_score * queries
+        else:
+            d_key = tl.dot(d_scores_t, queries, d_key, input_precision=PRECISION)
+            d_sums -= tl.sum(keys.to(tl.float32) * d_key, 1)
         tl.store(d_k + offsets, d_key.to(kind), mask=inside[:, None])
-        d_sums -= tl.sum(keys.to(tl.float32) * d_key, 1)
         d_state = tl.dot(tl.trans(before_t), d_after_t, d_state, input_precision=PRECISION)
         d_q += BK
         d_k += BK
 
     columns = tl.arange(0, BK)
     d_state = tl.sum(tl.where(columns[:, None] == columns[None, :], d_state, 0.0), 0)
-    end = tl.sum(at_end, 0) + tl.exp2(whole) * tl.sum(d_state, 0)
+    end = tl.exp2(whole) * tl.sum(d_state, 0)
+    if not FINE:
+        end += tl.sum(to_end, 0)
     d_sums = tl.where(inside, d_sums, 0.0) + tl.where(rows == C - 1, end, 0.0)
-    tl.store(d_g + first + rows * heads, tl.cumsum(d_sums, 0, reverse=True), mask=inside)
+    d_gates = tl.cumsum(d_sums, 0, reverse=True)
+    if FINE:  # What reaches the end from token j passes the decays after j. The last token's passes none, and is large.
+        _, passed = tl.associative_scan((to_end, tl.zeros((C,), tl.float32)), 0, sums_before)
+        d_gates += passed
+    tl.store(d_g + first + rows * heads, d_gates, mask=inside)
 
 
 @triton.jit

@@ -6,9 +6,10 @@ In a chunk, with G the sums of the log decays up to each token and gl their sum:
 A_ij = scale <q_i, exp(G_i - G_j) k_j> for j <= i, and S' = exp(gl) S + (exp(gl - G) K)^T V.
 
 Axes: B batch, T tokens, H heads, X = B H, N chunks of C tokens, P segments of `span` chunks each. Tensors between the
-kernels are padded to whole chunks. One decay a head: float32 `gates` [3, X, N C] are G (in log2), scale exp(G) and
-exp(gl - G), the latter two zero behind the last token. One decay a key channel (VECTOR): `gates` [X, N C, K] is G, and
-q and k are read as `reads` = scale exp(G) q and `writes` = exp(gl - G) k, [X, N C, K], beside A, [X, N, C, C].
+kernels are padded to whole chunks. One decay a head: float32 `gates` [4, X, N C] are G (in log2), scale exp(G) and
+exp(gl - G), the latter two zero behind the last token, and what G lost by rounding, which float32 inputs need. One
+decay a key channel (VECTOR): `gates` [X, N C, K] is G, and q and k are read as `reads` = scale exp(G) q and `writes` =
+exp(gl - G) k, [X, N C, K], beside A, [X, N, C, C].
 States, values and outputs are worked on transposed, value columns as rows (names in `_t`): so the state is the next
 product's left operand and stays in registers. Transposed scores are computed from their operands: a transposed
 accumulator as the left operand of a product is miscompiled on Hopper before Triton 3.7.1.
@@ -39,13 +40,18 @@ def gates_kernel(g, gates, scale, tokens, heads, chunks, plane, C: tl.constexpr)
     offsets = (batch.to(tl.int64) * tokens + places) * heads + head
     log_decay = tl.load(g + offsets, mask=inside, other=0.0).to(tl.float32)
     log_decay = tl.maximum(log_decay, LOWEST_LOG_DECAY) * LOG2E
-    sums = tl.cumsum(log_decay, 1)
-    kept = tl.exp2(tl.sum(log_decay, 1)[:, None] - sums)
+    # On a grid of 2^-11 the sums, to 2771, are exact; those of what is left are small, and so are their roundings.
+    coarse = tl.floor(log_decay * 2048.0 + 0.5) / 2048.0
+    fine_sums = tl.cumsum(log_decay - coarse, 1)
+    coarse_sums = tl.cumsum(coarse, 1)
+    sums = coarse_sums + fine_sums
+    kept = tl.sum(coarse, 1)[:, None] - coarse_sums + (tl.sum(log_decay - coarse, 1)[:, None] - fine_sums)
     gates += x.to(tl.int64) * chunks * C + places
     padded = places < chunks * C
     tl.store(gates, sums, mask=padded)
     tl.store(gates + plane, tl.where(inside, tl.exp2(sums) * scale, 0.0), mask=padded)
-    tl.store(gates + 2 * plane.to(tl.int64), tl.where(inside, kept, 0.0), mask=padded)
+    tl.store(gates + 2 * plane.to(tl.int64), tl.where(inside, tl.exp2(kept), 0.0), mask=padded)
+    tl.store(gates + 3 * plane.to(tl.int64), coarse_sums - sums + fine_sums, mask=padded)
 
 
 @triton.jit
@@ -207,7 +213,11 @@ def output_kernel(
             kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
             state_t *= tl.exp2(tl.load(gates + (C - 1)))
             found_t = tl.dot(low_t, tl.trans(queries), input_precision=PRECISION) * grown
-            within = tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0)) * scale
+            past = sums[None, :] - sums[:, None]
+            if PRECISION == "tf32x3":
+                rest = tl.load(gates + 3 * plane.to(tl.int64) + rows)
+                past += rest[None, :] - rest[:, None]
+            within = tl.exp2(tl.minimum(past, 0.0)) * scale
             within = tl.where(rows[:, None] <= rows[None, :], within, 0.0)
             weights_t = (tl.dot(keys, tl.trans(queries), input_precision=PRECISION) * within).to(kind)
             written_t = (values_t.to(tl.float32) * kept).to(kind)

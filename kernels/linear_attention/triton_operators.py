@@ -130,7 +130,7 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, train: bool, vector: bool) -> Save
     key_size, rows = k.shape[-1], batch * heads
     padded = -(-tokens // CHUNK) * CHUNK
     with_scores = rows if vector else 0
-    gates = (rows, padded, key_size) if vector else (3, rows, padded)
+    gates = (rows, padded, key_size) if vector else (4, rows, padded)
     return (
         v.new_empty(v.shape),
         v.new_empty((batch, heads, key_size, value_size), dtype=torch.float32),

@@ -90,6 +90,12 @@ def test_decays_of_any_strength(device: torch.device, vector: bool, strength: fl
     check(given, torch.float32)
 
 
+def test_nothing_but_strong_decays(device: torch.device) -> None:
+    """dg is 1e7 times smaller than what a token does to itself, and must not hold roundings of that."""
+    given = draw(device, 67, vector=False)
+    check(given._replace(g=torch.full_like(given.g, -15.0)), torch.float32)
+
+
 @pytest.mark.parametrize("vector", [False, True], ids=["scalar", "vector"])
 def test_total_forgetting_is_a_new_start(device: torch.device, vector: bool) -> None:
     given = draw(device, 40, vector=vector)
