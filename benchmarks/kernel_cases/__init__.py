@@ -2,11 +2,19 @@
 
 from collections.abc import Callable
 
-from kernel_cases import gated_delta
+from kernel_cases import gated_delta, gated_scan, kimi_delta, linear_attention
 from kernel_cases.case import SHAPES, STEPS, Operation, Shape
 
 OPERATIONS: dict[str, tuple[Callable[[Shape], Operation], tuple[Shape, ...]]] = {
     "gated_delta_rule": (gated_delta.gated_delta_rule, SHAPES),
     "delta_rule": (gated_delta.delta_rule, SHAPES),
     "gated_delta_step": (gated_delta.gated_delta_step, STEPS),
+    "gated_linear_attention": (linear_attention.gated_linear_attention, SHAPES),
+    "channel_linear_attention": (linear_attention.channel_linear_attention, SHAPES),
+    "gated_linear_step": (linear_attention.gated_linear_step, STEPS),
+    "channel_linear_step": (linear_attention.channel_linear_step, STEPS),
+    "gated_scan": (gated_scan.gated_scan, SHAPES),
+    "gated_scan_step": (gated_scan.gated_scan_step, STEPS),
+    "kimi_delta_rule": (kimi_delta.kimi_delta_rule, SHAPES),
+    "kimi_delta_step": (kimi_delta.kimi_delta_step, STEPS),
 }
