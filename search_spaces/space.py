@@ -27,6 +27,7 @@ from hybridsearch.search_spaces.menu import FILL, LINEAR_KINDS, Entry, Menu
 from hybridsearch.search_spaces.notation import colons, distinct, joined, listed, sizes
 from hybridsearch.spec.architecture import Architecture
 from hybridsearch.spec.combinators import TokenRoute
+from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
 T = TypeVar("T")
@@ -101,7 +102,7 @@ _ROUTE_FIELDS = {
     **{key: value for key, value in _searchable(FullAttention).items() if key in ("rope_theta", "qk_norm")},
     **_searchable(TokenRoute, "softmax", "linear"),
 }
-_LEAVES = (FullAttention, SlidingWindow, GatedDelta, Delta, GatedLinear)
+_LEAVES = (FullAttention, SlidingWindow, GatedDelta, Delta, GatedLinear, KimiDelta)
 LINES: tuple[type[MixerOptions], ...] = (
     *(_options_of(leaf, _searchable(leaf)) for leaf in _LEAVES),
     _options_of(TokenRoute, _ROUTE_FIELDS),
@@ -120,7 +121,7 @@ class PatternRule(Part):
     """linear:full; 1:0 is purely linear, 0:1 purely full."""
     placement: Choices[Literal["uniform", "first", "last", "middle", "ends", "scattered"]] = ("uniform",)
     linear: Names = ()
-    """Entries for the linear layers; none means every gated_delta, delta and gated_linear entry."""
+    """Entries for the linear layers; none means every entry of a linear kind."""
     full: Names = ()
     """Entries for the full layers; none means every full entry."""
 

@@ -6,11 +6,13 @@ from typing import Any
 from hybridsearch.models.attention import FullAttention, SlidingWindow
 from hybridsearch.models.gated_delta import DeltaRule
 from hybridsearch.models.head_split import HeadSplit
+from hybridsearch.models.kimi_delta import KimiDeltaRule
 from hybridsearch.models.linear_attention import LinearAttention
 from hybridsearch.models.mixer import Mixer
 from hybridsearch.models.token_route import TokenRoute
 from hybridsearch.spec import combinators
 from hybridsearch.spec import mixers as spec
+from hybridsearch.spec.kimi_delta import KimiDelta
 
 
 def _head_split(description: combinators.HeadSplit, width: int, *, project: bool = True) -> HeadSplit:
@@ -24,6 +26,7 @@ MIXERS: dict[type[spec.Description], Callable[..., Mixer[Any]]] = {
     spec.GatedDelta: DeltaRule,
     spec.Delta: DeltaRule,
     spec.GatedLinear: LinearAttention,
+    KimiDelta: KimiDeltaRule,
     combinators.HeadSplit: _head_split,
     combinators.TokenRoute: TokenRoute,
 }

@@ -6,6 +6,7 @@
 | RMSNorm, HeadNorms | 1                                                                                        |
 | ShortConvolution   | uniform in +-width^-0.5, as a depthwise torch Conv1d                                     |
 | DecayGate          | A_log = log U(0, 16); dt_bias = softplus^-1(dt), dt log-uniform in [0.001, 0.1] (Mamba-2) |
+| ChannelDecayGate   | the same, with a dt_bias a channel                                                       |
 
 A parameter that no rule claims is an error of ours, so a new module with weights of its own needs its row here.
 """
@@ -17,6 +18,7 @@ from typing import Any
 import torch
 from torch import Generator, nn
 
+from hybridsearch.models.kimi_delta import ChannelDecayGate
 from hybridsearch.models.parts import DecayGate, HeadNorms, RMSNorm, ShortConvolution
 from hybridsearch.models.token_route import BranchMix
 
@@ -55,7 +57,7 @@ def _convolution(module: ShortConvolution, generator: Generator) -> None:
     module.weight.uniform_(-bound, bound, generator=generator)
 
 
-def _decay_gate(module: DecayGate, generator: Generator) -> None:
+def _decay_gate(module: DecayGate | ChannelDecayGate, generator: Generator) -> None:
     module.a_log.uniform_(1e-3, 16.0, generator=generator).log_()
     dt = module.dt_bias.uniform_(math.log(1e-3), math.log(0.1), generator=generator).exp_().clamp_(min=1e-4)
     module.dt_bias.copy_(dt + torch.log(-torch.expm1(-dt)))
@@ -68,5 +70,6 @@ RULES: dict[type[nn.Module], Callable[[Any, Generator], None]] = {
     HeadNorms: _ones,
     ShortConvolution: _convolution,
     DecayGate: _decay_gate,
+    ChannelDecayGate: _decay_gate,
     BranchMix: _ones,
 }

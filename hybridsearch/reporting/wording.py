@@ -17,6 +17,7 @@ KINDS = {
     "gated_delta": "gated delta",
     "delta": "delta",
     "gated_linear": "gated linear",
+    "kimi_delta": "Kimi delta",
 }
 
 

@@ -20,6 +20,7 @@ SHORT_KINDS = {
     "gated_delta": "gdn",
     "delta": "delta",
     "gated_linear": "gla",
+    "kimi_delta": "kda",
     "token_route": "route",
     "head_split": "split",
 }

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import (
     STATE_ELEMENT_BYTES,
     Delta,
@@ -188,10 +189,11 @@ class TokenRoute(Description):
 
 
 Branch = Annotated[
-    FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear | TokenRoute, Field(discriminator="kind")
+    FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear | KimiDelta | TokenRoute,
+    Field(discriminator="kind"),
 ]
 Mixer = Annotated[
-    FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear | TokenRoute | HeadSplit,
+    FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear | KimiDelta | TokenRoute | HeadSplit,
     Field(discriminator="kind"),
 ]
 HeadSplit.model_rebuild()

@@ -266,9 +266,6 @@ class GatedLinear(Description):
         return width * (self.channels + values * self.gate + values) + decay
 
 
-Leaf = FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear
-
-
 def tail_inputs(short_conv: int) -> int:
     """Inputs per channel that a causal convolution of this width keeps while decoding."""
     return max(short_conv - 1, 0)

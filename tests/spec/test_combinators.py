@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from hybridsearch.spec.combinators import HeadSplit, Mixer, TokenRoute, value_width
+from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
 SOFTMAX = FullAttention(heads=4, head_dim=4, value_head_dim=6)
@@ -36,6 +37,7 @@ def test_head_splits_add_up() -> None:
         (GatedDelta(heads=2, value_heads=4, head_dim=8, value_head_dim=3), 12),
         (Delta(heads=2, head_dim=8), 16),
         (GatedLinear(heads=2, head_dim=8, value_head_dim=3), 6),
+        (KimiDelta(heads=2, head_dim=8, value_head_dim=5), 10),
         (ROUTE, 24),
         (HeadSplit(branches=(ROUTE, SOFTMAX)), 48),
     ],

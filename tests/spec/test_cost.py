@@ -5,6 +5,7 @@ import pytest
 from hybridsearch.spec import cost
 from hybridsearch.spec.architecture import Architecture, Layer
 from hybridsearch.spec.combinators import HeadSplit, Mixer, TokenRoute
+from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
 FULL = FullAttention(heads=4, kv_heads=2, head_dim=8, value_head_dim=16)
@@ -43,6 +44,9 @@ def test_flops_by_hand() -> None:
     assert GDN.flops_per_token(32, 0) == 2 * (32 * (2 * 16 + 32 + 32 + 4) + 32 * 32) + 6 * state
     linear = GatedLinear(heads=2, head_dim=8, value_head_dim=16, decay="scalar", gate=False)
     assert linear.flops_per_token(32, 5) == 2 * (32 * (2 * 16 + 32 + 2) + 32 * 32) + 4 * state
+    kimi = KimiDelta(heads=2, head_dim=8, value_head_dim=16)
+    low_ranks = 16 * (32 + 16) + 16 * (32 + 32)
+    assert kimi.flops_per_token(32, 5) == 2 * (32 * (2 * 16 + 32 + 2) + low_ranks + 32 * 32) + 6 * state
     assert cost.flops_per_token(of(FULL, feed_forward=5), 9) == FULL.flops_per_token(32, 9) + 6 * 5 * 32
     assert cost.flops_per_token(of(FULL), 9, 100) == FULL.flops_per_token(32, 9) + 2 * 32 * 100
 

@@ -5,6 +5,7 @@ import pytest
 from hybridsearch.spec.architecture import Architecture, Layer
 from hybridsearch.spec.canonical import canonical_json, content_hash, parse
 from hybridsearch.spec.combinators import HeadSplit, Mixer, TokenRoute
+from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
 GOLDEN: dict[str, tuple[Mixer, str]] = {
@@ -27,6 +28,10 @@ GOLDEN: dict[str, tuple[Mixer, str]] = {
     "gated_linear": (
         GatedLinear(heads=2, head_dim=16, decay="scalar"),
         "a68d7d8aadcd6539a6034d18a9a5aa1cf936191a51f6f0d47a905f314a0ec809",
+    ),
+    "kimi_delta": (
+        KimiDelta(heads=2, head_dim=16, value_head_dim=32),
+        "d0ecd7352f64c86eef70393bd94c1037b8535b0d955d2ca020a28c1725aa7a85",
     ),
     "token_route": (
         TokenRoute(
