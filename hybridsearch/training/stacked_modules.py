@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from hybridsearch.kernels import dispatch
 from hybridsearch.models.memory import ConvolutionTail
+from hybridsearch.models.kimi_delta import ChannelDecayGate
 from hybridsearch.models.parts import EPSILON, DecayGate, HeadNorms, RMSNorm, ShortConvolution
 
 
@@ -106,10 +107,23 @@ class _DecayGate(_Stacked):
         return decay.view(a.shape)
 
 
+class _ChannelDecayGate(_Stacked):
+    a_log: nn.Parameter
+    dt_bias: nn.Parameter
+
+    def forward(self, a: Tensor) -> Tensor:
+        wide = torch.promote_types(a.dtype, torch.float32)
+        count, heads = self.a_log.shape
+        steps = F.softplus(a.to(wide).reshape(count, -1, a.shape[-1]) + self.dt_bias[:, None])
+        decay: Tensor = -self.a_log.to(wide).exp()[:, None, :, None] * steps.view(count, steps.shape[1], heads, -1)
+        return decay.view(*a.shape[:-1], heads, -1)
+
+
 STACKED: dict[type[nn.Module], type[_Stacked]] = {
     nn.Linear: _Linear,
     RMSNorm: _RMSNorm,
     HeadNorms: _HeadNorms,
     ShortConvolution: _ShortConvolution,
     DecayGate: _DecayGate,
+    ChannelDecayGate: _ChannelDecayGate,
 }
