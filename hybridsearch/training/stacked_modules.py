@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hybridsearch.kernels import dispatch
-from hybridsearch.models.memory import ConvolutionTail
 from hybridsearch.models.kimi_delta import ChannelDecayGate
+from hybridsearch.models.memory import ConvolutionTail
 from hybridsearch.models.parts import EPSILON, DecayGate, HeadNorms, RMSNorm, ShortConvolution
 
 
