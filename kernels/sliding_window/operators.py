@@ -1,0 +1,159 @@
+"""Sliding-window attention as operators of torch: `hybridsearch::sliding_window` and its backward pass.
+
+One launch forwards, two backwards (and one sum where there are sinks). Opaque to torch.compile, usable in a CUDA graph:
+no host waits for the device, and no size depends on data.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from hybridsearch.kernels.registration import define, differentiate, on
+from hybridsearch.kernels.sliding_window.tiles import tile
+from hybridsearch.kernels.sliding_window.triton_backward import keys_backward_kernel, queries_backward_kernel
+from hybridsearch.kernels.sliding_window.triton_forward import LOG2E, forward_kernel
+
+SHORTEST_SPAN = 512
+"""Queries; those behind the window of a block with sinks are split into spans of this or of the window's length."""
+
+
+def _sliding_window(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Output [B, T, H, V] and log2 of the sum of exponentials, float32 [B, H, T]."""
+    q, k, v = (aligned(x) for x in (q, k, v))
+    output, sums = _fake_sliding_window(q, k, v, window, sinks, scale)
+    batch, tokens, heads, key_size = q.shape
+    chosen = tile("forward", key_size, v.shape[-1], v.dtype)
+    with on(q):
+        forward_kernel[(-(-tokens // chosen.rows), batch * heads)](
+            _rows(q, chosen.rows), _rows(k, chosen.columns), _rows(v, chosen.columns), output, sums,
+            scale * LOG2E.value, tokens, heads, heads // k.shape[2], window, sinks,
+            K=key_size, V=v.shape[-1], M=chosen.rows, N=chosen.columns, PRECISION=_precision(v.dtype),
+            num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+    return output, sums
+
+
+def _fake_sliding_window(
+    q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    batch, tokens, heads, _ = q.shape
+    return v.new_empty((batch, tokens, heads, v.shape[-1])), v.new_empty((batch, heads, tokens), dtype=torch.float32)
+
+
+def _sliding_window_backward(
+    d_output: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    output: Tensor,
+    sums: Tensor,
+    window: int,
+    sinks: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of q, k and v."""
+    q, k, v, d_output = (aligned(x) for x in (q, k, v, d_output))
+    d_q, d_k, d_v = (x.new_empty(x.shape) for x in (q, k, v))
+    batch, tokens, heads, key_size = q.shape
+    groups, value_size = v.shape[2:]
+    factor, precision = scale * LOG2E.value, _precision(v.dtype)
+    deltas = torch.empty_like(sums)
+    sizes = (tokens, heads, heads // groups, window, sinks)
+    with on(q):
+        chosen = tile("queries_backward", key_size, value_size, v.dtype)
+        queries_backward_kernel[(-(-tokens // chosen.rows), batch * heads)](
+            _rows(q, chosen.rows), _rows(k, chosen.columns), _rows(v, chosen.columns), _rows(output, chosen.rows), sums,
+            _rows(d_output, chosen.rows), d_q, deltas, factor, scale, *sizes,
+            K=key_size, V=value_size, M=chosen.rows, N=chosen.columns, PRECISION=precision,
+            num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+        chosen = tile("keys_backward", key_size, value_size, v.dtype)
+        blocks, spans, span = _spans(tokens, window, sinks, chosen.rows, chosen.columns)
+        shares = (1 + spans, batch, blocks * chosen.rows, groups)
+        k_shares, v_shares = (q.new_empty((*shares, x.shape[-1]), dtype=torch.float32) for x in (k, v))
+        keys_backward_kernel[(-(-tokens // chosen.rows) + blocks * spans, batch * groups)](
+            _rows(q, chosen.columns), _rows(k, chosen.rows), _rows(v, chosen.rows), sums, deltas,
+            _rows(d_output, chosen.columns), d_k, d_v, k_shares, v_shares, factor, scale, *sizes, blocks, spans, span,
+            K=key_size, V=value_size, M=chosen.columns, N=chosen.rows, PRECISION=precision,
+            num_warps=chosen.warps, num_stages=chosen.stages,
+        )  # fmt: skip
+    if blocks:
+        for whole, part in ((d_k, k_shares), (d_v, v_shares)):
+            first = whole[:, : blocks * chosen.rows]
+            first.copy_(part.sum(0)[:, : first.shape[1]])
+    return d_q, d_k, d_v
+
+
+def _fake_sliding_window_backward(
+    d_output: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    output: Tensor,
+    sums: Tensor,
+    window: int,
+    sinks: int,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+
+
+def _spans(tokens: int, window: int, sinks: int, keys: int, queries: int) -> tuple[int, int, int]:
+    """Blocks of `keys` with sinks, spans of the queries behind the first one's window, and tiles of a span.
+
+    No blocks where no query is behind.
+    """
+    behind = -(-tokens // queries) - -(-(keys - 1 + window) // queries)
+    if not sinks or behind <= 0:
+        return 0, 0, 0
+    span = max(SHORTEST_SPAN, window) // queries
+    return -(-min(sinks, tokens) // keys), -(-behind // span), span
+
+
+def aligned(x: Tensor) -> Tensor:
+    """`x` as tile loads ask for it: last axis dense, rows at multiples of 16 bytes."""
+    size = 16 // x.element_size()
+    dense = x.stride(-1) == 1 and not any(stride % size for stride in x.stride()[:-1])
+    return x if dense and x.data_ptr() % 16 == 0 else x.contiguous().clone(memory_format=torch.contiguous_format)
+
+
+def _rows(x: Tensor, rows: int) -> TensorDescriptor:
+    """Tiles of `rows` tokens of one head of [B, T, heads, size]."""
+    return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, rows, 1, x.shape[-1]])
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """How float32 tiles are multiplied: three tf32 products keep its accuracy (1e-6), one (3e-4) serves bfloat16."""
+    return "tf32x3" if dtype == torch.float32 else "tf32"
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    q, k, v, ctx.window, ctx.sinks, ctx.scale = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(q, k, v, *output)
+
+
+def _backward(ctx: Any, d_output: Tensor | None, _: None) -> tuple[Tensor | None, ...]:
+    if d_output is None:
+        return (None,) * 6
+    d_q, d_k, d_v = sliding_window_backward(d_output, *ctx.saved_tensors, ctx.window, ctx.sinks, ctx.scale)
+    return d_q, d_k, d_v, None, None, None
+
+
+sliding_window = define(
+    "sliding_window",
+    "(Tensor q, Tensor k, Tensor v, SymInt window, SymInt sinks, float scale) -> (Tensor, Tensor)",
+    _sliding_window,
+    _fake_sliding_window,
+)
+sliding_window_backward = define(
+    "sliding_window_backward",
+    "(Tensor d_output, Tensor q, Tensor k, Tensor v, Tensor output, Tensor sums, SymInt window, SymInt sinks, "
+    "float scale) -> (Tensor, Tensor, Tensor)",
+    _sliding_window_backward,
+    _fake_sliding_window_backward,
+)
+differentiate("sliding_window", _keep, _backward)

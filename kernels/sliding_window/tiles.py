@@ -1,0 +1,47 @@
+"""Tile sizes of the Triton kernels: one choice for each kernel, head size and dtype; nothing is tuned at run time."""
+
+from typing import NamedTuple
+
+import torch
+
+DTYPES = (torch.bfloat16, torch.float32)
+LARGEST_SIZE = 128
+"""Of a key, and of a value that is not split."""
+
+
+class Tile(NamedTuple):
+    """How one kernel runs; the rows of its own block are a multiple of those of the other."""
+
+    rows: int
+    """Queries ("keys_backward": keys) of a program."""
+    columns: int
+    """Keys ("keys_backward": queries) it meets at a time."""
+    warps: int
+    stages: int
+    """Tiles in flight of the software pipeline."""
+
+
+# Keys: the largest head size that the choice serves.
+BFLOAT16 = {
+    "forward": {64: Tile(64, 64, 4, 3), 128: Tile(128, 64, 8, 3)},
+    "queries_backward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 2)},
+    "keys_backward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 2)},
+}
+# Two warps multiply without warp group products, which read wild addresses of shared memory where tiles are narrow
+# (Triton 3.6 and 3.7 on Hopper, its issue 11366).
+FLOAT32 = Tile(32, 32, 2, 1)
+
+
+def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Tile:
+    """The tile of a kernel for padded sizes."""
+    if dtype == torch.float32:
+        return FLOAT32
+    if min(key_size, value_size) < 64:
+        return Tile(64, 64, 2, 2)
+    sizes = BFLOAT16[kernel]
+    return sizes[min(size for size in sizes if max(key_size, value_size) <= size)]
+
+
+def padded_size(size: int) -> int:
+    """The power of two, at least 16, that holds a key or value; padding with zeros changes nothing."""
+    return max(16, 1 << (size - 1).bit_length())

@@ -1,0 +1,205 @@
+# mypy: ignore-errors
+# (Triton's language is not Python's types: a jitted function sees pointers and tiles.)
+"""Triton kernels of sliding-window attention's backward pass; axes and names as in `triton_forward`.
+
+With P the weights, dP = dO V^T and delta_i = <dO_i, O_i>: dS = P (dP - delta), dQ = scale dS K, dK = scale dS^T Q and
+dV = P^T dO. A block of keys is met by the queries its window reaches. Keys that are sinks are met by all later queries
+too: those are split into spans, each the work of a program of its own, and the shares are summed in a fixed order.
+Transposed scores are computed from their operands: a transposed accumulator as the left operand of a product is
+miscompiled on Hopper before Triton 3.7.1.
+"""
+
+import triton
+import triton.language as tl
+
+from hybridsearch.kernels.sliding_window.triton_forward import RUN_TIME, key_tiles, masked_tile, rows_of, seen
+
+BACKWARD_RUN_TIME = [*RUN_TIME, "blocks", "spans", "span"]
+
+
+@triton.jit
+def towards_queries(
+    query,
+    key,
+    value,
+    d_output,
+    i,
+    j,
+    top,
+    delta,
+    acc,
+    factor,
+    window,
+    sinks,
+    MASKED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One tile's share of dQ, without the scale."""
+    scores = tl.dot(query, tl.trans(key), input_precision=PRECISION) * factor
+    weights = tl.exp2(scores - top[:, None])
+    if MASKED:
+        weights = tl.where(seen(i[:, None], j[None, :], window, sinks), weights, 0.0)
+    slopes = weights * (tl.dot(d_output, tl.trans(value), input_precision=PRECISION) - delta[:, None])
+    return tl.dot(slopes.to(key.dtype), key, acc, input_precision=PRECISION)
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def queries_backward_kernel(
+    q,
+    k,
+    v,
+    output,
+    sums,
+    d_output,
+    d_q,
+    deltas,
+    factor,
+    scale,
+    tokens,
+    heads,
+    repeats,
+    window,
+    sinks,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """dQ [B, T, H, K] and delta [B, H, T] of M queries of one head. Grid: T / M, B H."""
+    first = tl.program_id(0) * M
+    batch = tl.program_id(1) // heads
+    head = tl.program_id(1) % heads
+    group = head // repeats
+    rows = tl.arange(0, M)
+    others = tl.arange(0, N)
+    i = first + rows
+    query = rows_of(q, batch, first, head, M, K)
+    slope = rows_of(d_output, batch, first, head, M, V)
+    delta = tl.sum(slope.to(tl.float32) * rows_of(output, batch, first, head, M, V).to(tl.float32), 1)
+    place = tl.program_id(1).to(tl.int64) * tokens
+    tl.store(deltas + place + i, delta, mask=i < tokens)
+    top = tl.load(sums + place + i, mask=i < tokens, other=0.0)
+    acc = tl.zeros((M, K), tl.float32)
+    far, near, free, last = key_tiles(first, tokens, window, sinks, M, N)
+    own = first // N
+    for n in range(0, far + (free - near) + (last - own)):
+        start = masked_tile(n, far, near, free, own) * N
+        key = rows_of(k, batch, start, group, N, K)
+        value = rows_of(v, batch, start, group, N, V)
+        acc = towards_queries(
+            query, key, value, slope, i, start + others, top, delta, acc, factor, window, sinks, True, PRECISION
+        )
+    for n in range(free, own):
+        key = rows_of(k, batch, n * N, group, N, K)
+        value = rows_of(v, batch, n * N, group, N, V)
+        acc = towards_queries(query, key, value, slope, i, i, top, delta, acc, factor, window, sinks, False, PRECISION)
+    place = (batch.to(tl.int64) * tokens + first) * heads + head
+    offsets = rows[:, None] * (heads * K) + tl.arange(0, K)[None, :]
+    tl.store(d_q + place * K + offsets, (acc * scale).to(d_q.dtype.element_ty), mask=(i < tokens)[:, None])
+
+
+@triton.jit
+def towards_keys(
+    query, key, value, d_output, i, j, top, delta, d_k, d_v, factor, window, sinks,
+    MASKED: tl.constexpr, PRECISION: tl.constexpr
+):  # fmt: skip
+    """One tile of queries' shares of dK, without the scale, and dV."""
+    scores = tl.dot(key, tl.trans(query), input_precision=PRECISION) * factor
+    weights = tl.exp2(scores - top[None, :])
+    if MASKED:
+        weights = tl.where(seen(i[None, :], j[:, None], window, sinks), weights, 0.0)
+    d_v = tl.dot(weights.to(value.dtype), d_output, d_v, input_precision=PRECISION)
+    slopes = weights * (tl.dot(value, tl.trans(d_output), input_precision=PRECISION) - delta[None, :])
+    return tl.dot(slopes.to(key.dtype), query, d_k, input_precision=PRECISION), d_v
+
+
+@triton.jit(do_not_specialize=BACKWARD_RUN_TIME)
+def keys_backward_kernel(
+    q,
+    k,
+    v,
+    sums,
+    deltas,
+    d_output,
+    d_k,
+    d_v,
+    k_shares,
+    v_shares,
+    factor,
+    scale,
+    tokens,
+    heads,
+    repeats,
+    window,
+    sinks,
+    blocks,
+    spans,
+    span,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    M: tl.constexpr,
+    N: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """dK and dV of N keys of one key-value head. Grid: T / N + blocks spans, B G.
+
+    The first T / N programs take the queries near the block. The others take, for each of the `blocks` with sinks, one
+    of `spans` spans of the queries behind; these blocks' shares go to float32 [1 + spans, B, blocks N, G, .].
+    """
+    groups = heads // repeats
+    batch = tl.program_id(1) // groups
+    group = tl.program_id(1) % groups
+    all_blocks = tl.cdiv(tokens, N)
+    behind = tl.program_id(0) - all_blocks
+    block = tl.where(behind < 0, tl.program_id(0), behind // tl.maximum(spans, 1))
+    share = tl.where(behind < 0, 0, 1 + behind % tl.maximum(spans, 1))
+    first = block * N
+    own = tl.arange(0, N)
+    rows = tl.arange(0, M)
+    keys = tl.arange(0, K)
+    values = tl.arange(0, V)
+    j = first + own
+    key = rows_of(k, batch, first, group, N, K)
+    value = rows_of(v, batch, first, group, N, V)
+    # tiles of queries, by number: own ones [first / M, free), unmasked ones [free, edge), those at the edge [edge, far)
+    free = (first + N) // M
+    edge = free + tl.minimum(tl.maximum(window - N, 0) // M, tl.cdiv(tl.maximum(tokens - first - N, 0), M))
+    far = tl.maximum(tl.cdiv(tl.minimum(tokens, first + N - 1 + window), M), edge)
+    start = tl.where(share == 0, first // M, far + (share - 1) * span)
+    stop = tl.where(share == 0, tl.minimum(far, tl.cdiv(tokens, M)), tl.minimum(start + span, tl.cdiv(tokens, M)))
+    skipped = tl.where(share == 0, edge - free, 0)
+    acc_k = tl.zeros((N, K), tl.float32)
+    acc_v = tl.zeros((N, V), tl.float32)
+    for repeat in range(0, repeats):
+        head = group * repeats + repeat
+        place = (batch.to(tl.int64) * heads + head) * tokens
+        for n in range(start, stop - skipped):
+            m = tl.where((n >= free) & (share == 0), n + skipped, n) * M
+            query = rows_of(q, batch, m, head, M, K)
+            slope = rows_of(d_output, batch, m, head, M, V)
+            top = tl.load(sums + place + m + rows, mask=m + rows < tokens, other=0.0)
+            delta = tl.load(deltas + place + m + rows, mask=m + rows < tokens, other=0.0)
+            acc_k, acc_v = towards_keys(
+                query, key, value, slope, m + rows, j, top, delta, acc_k, acc_v, factor, window, sinks, True, PRECISION
+            )
+        for n in range(free, free + skipped):
+            query = rows_of(q, batch, n * M, head, M, K)
+            slope = rows_of(d_output, batch, n * M, head, M, V)
+            top = tl.load(sums + place + n * M + rows, mask=n * M + rows < tokens, other=0.0)
+            delta = tl.load(deltas + place + n * M + rows, mask=n * M + rows < tokens, other=0.0)
+            acc_k, acc_v = towards_keys(
+                query, key, value, slope, rows, j, top, delta, acc_k, acc_v, factor, window, sinks, False, PRECISION
+            )
+    if block < blocks:
+        batches = tl.num_programs(1) // groups
+        place = ((share.to(tl.int64) * batches + batch) * blocks * N + first) * groups + group
+        tl.store(k_shares + place * K + own[:, None] * (groups * K) + keys[None, :], acc_k * scale)
+        tl.store(v_shares + place * V + own[:, None] * (groups * V) + values[None, :], acc_v)
+    else:
+        inside = (j < tokens)[:, None]
+        place = (batch.to(tl.int64) * tokens + first) * groups + group
+        offsets = own[:, None] * (groups * K) + keys[None, :]
+        tl.store(d_k + place * K + offsets, (acc_k * scale).to(d_k.dtype.element_ty), mask=inside)
+        offsets = own[:, None] * (groups * V) + values[None, :]
+        tl.store(d_v + place * V + offsets, acc_v.to(d_v.dtype.element_ty), mask=inside)
