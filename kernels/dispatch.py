@@ -12,12 +12,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from hybridsearch.kernels.attention import pytorch as attention
+from hybridsearch.kernels.cross_entropy import pytorch as entropy
 from hybridsearch.kernels.gated_delta import chunked as gated_delta
 from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
 from hybridsearch.kernels.kimi_delta import chunked as kimi_delta
@@ -102,6 +103,15 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("torch, own backward", norms.unit_length_own_backward, _not_cpu),
         Implementation("torch", norms.unit_length),
     ),
+    "gated_rms_norm": (
+        Implementation("torch, own backward", norms.gated_rms_norm_own_backward, _not_cpu),
+        Implementation("torch", norms.gated_rms_norm),
+    ),
+    "mixed_rms_norm": (
+        Implementation("torch, own backward", norms.mixed_rms_norm_own_backward, _not_cpu),
+        Implementation("torch", norms.mixed_rms_norm),
+    ),
+    "cross_entropy": (Implementation("torch", entropy.cross_entropy),),
     "rotate": (
         Implementation("torch, own backward", rotary.rotate_own_backward, _not_cpu),
         Implementation("torch", rotary.rotate),
@@ -347,7 +357,7 @@ def short_conv_step(x: Tensor, weight: Tensor, tail: Tensor) -> tuple[Tensor, Te
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
-    """x / sqrt(mean x^2 + epsilon) over the last axis, times `weight` [K] if there is one."""
+    """x / sqrt(mean x^2 + epsilon) over the last axis, times `weight` [K] or, a row a head, [H, K] if there is one."""
     y: Tensor = choose("rms_norm", x.device, x.dtype, x.shape[-1]).function(x, weight, epsilon)
     return y
 
@@ -356,6 +366,40 @@ def unit_length(x: Tensor, epsilon: float) -> Tensor:
     """x / sqrt(sum x^2 + epsilon) over the last axis."""
     y: Tensor = choose("unit_length", x.device, x.dtype, x.shape[-1]).function(x, epsilon)
     return y
+
+
+def gated_rms_norm(x: Tensor, weight: Tensor, gate: Tensor, epsilon: float) -> Tensor:
+    """weight * x / sqrt(mean x^2 + epsilon) * SiLU(gate); x and gate are [..., H, V], weight is [V]."""
+    y: Tensor = choose("gated_rms_norm", x.device, x.dtype, x.shape[-1]).function(x, weight, gate, epsilon)
+    return y
+
+
+def mixed_rms_norm(
+    first: Tensor,
+    second: Tensor,
+    first_weight: Tensor,
+    second_weight: Tensor,
+    share: Tensor | None,
+    gate: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    """SiLU(gate) (share w1 rms_norm(first) + (1 - share) w2 rms_norm(second)), in the dtype of the second.
+
+    first, second and gate are [..., H, V], the weights [V], the share of the first [..., H] or [H]. Without a share
+    both count in full, without a gate there is no SiLU.
+    """
+    way = choose("mixed_rms_norm", second.device, second.dtype, second.shape[-1])
+    y: Tensor = way.function(first, second, first_weight, second_weight, share, gate, epsilon)
+    return y
+
+
+def cross_entropy(
+    hidden: Tensor, vocabulary: Tensor, targets: Tensor, *, reduction: Literal["mean", "sum"] = "mean"
+) -> Tensor:
+    """Mean or sum, in nats, of -log softmax(vocabulary hidden)[target]: [N, width], [V, width] and [N]."""
+    way = choose("cross_entropy", hidden.device, hidden.dtype, hidden.shape[-1])
+    loss: Tensor = way.function(hidden, vocabulary, targets, reduction=reduction)
+    return loss
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

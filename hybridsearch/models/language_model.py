@@ -36,9 +36,14 @@ class LanguageModel(nn.Module):
         hidden: Tensor = self.norm(x)
         return hidden
 
+    @property
+    def vocabulary_matrix(self) -> Tensor:
+        """[vocabulary, width]: the head, or the embedding where they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., width] -> [..., vocabulary]."""
-        return F.linear(hidden, self.embedding.weight if self.head is None else self.head.weight)
+        return F.linear(hidden, self.vocabulary_matrix)
 
     def empty_memory(self, batch: int) -> MemoryGroup:
         """Memory of `batch` sequences before their first token."""

@@ -36,7 +36,7 @@ class HeadNorms(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., query heads + key heads, size], same shape out."""
         rows = [weight.expand(heads, -1) for weight, heads in zip((self.query, self.key), self.heads, strict=True)]
-        return dispatch.rms_norm(x, None, EPSILON) * torch.cat(rows)
+        return dispatch.rms_norm(x, torch.cat(rows), EPSILON)
 
 
 def unit_length(x: Tensor) -> Tensor:
@@ -119,8 +119,11 @@ class GatedNorm(nn.Module):
 
     def forward(self, o: Tensor, gate: Tensor | None) -> Tensor:
         """[..., H, V] and the gate [..., H V] or none -> [..., H V]."""
-        normed: Tensor = self.norm(o).flatten(-2)
-        return normed if gate is None else normed * F.silu(gate)
+        if gate is None:
+            normed: Tensor = self.norm(o)
+            return normed.flatten(-2)
+        gate = torch.unflatten(gate, -1, o.shape[-2:])
+        return dispatch.gated_rms_norm(o, self.norm.weight, gate, EPSILON).flatten(-2)
 
 
 class SwiGLU(nn.Module):

@@ -15,7 +15,7 @@ from hybridsearch.kernels import dispatch
 from hybridsearch.models.attention import AttentionHeads
 from hybridsearch.models.gated_delta import DeltaInputs, DeltaProjections
 from hybridsearch.models.mixer import Mixer
-from hybridsearch.models.parts import RMSNorm, unit_length
+from hybridsearch.models.parts import EPSILON, RMSNorm, unit_length
 from hybridsearch.models.routed_memory import RoutedMemory
 from hybridsearch.models.routing import Router
 from hybridsearch.spec import combinators as spec
@@ -101,12 +101,12 @@ class TokenRoute(Mixer[RoutedMemory]):
 
     def _gated(self, softmax_out: Tensor, linear_out: Tensor, inputs: DeltaInputs) -> Tensor:
         queries = inputs.mixed[..., : self.description.key_width]
-        mixed: Tensor = self.mix(softmax_out, linear_out.reshape(softmax_out.shape), queries)
-        return mixed if inputs.gate is None else mixed * F.silu(inputs.gate)
+        mixed: Tensor = self.mix(softmax_out, linear_out.reshape(softmax_out.shape), queries, inputs.gate)
+        return mixed
 
 
 class BranchMix(nn.Module):
-    """Norms the two outputs of every softmax head and adds them: with weights that sum to 1, or with 1 and 1."""
+    """Norms the two outputs of every softmax head and adds them, with weights that sum to 1 or with 1 and 1; gates."""
 
     def __init__(self, description: spec.TokenRoute) -> None:
         super().__init__()
@@ -115,15 +115,22 @@ class BranchMix(nn.Module):
         self.of_query = nn.Linear(description.key_width, 2 * heads, bias=False) if description.mix == "query" else None
         self.logits = nn.Parameter(torch.empty(2, heads)) if description.mix == "scalar" else None
 
-    def forward(self, softmax_out: Tensor, linear_out: Tensor, queries: Tensor) -> Tensor:
-        """Both outputs [..., A, Va] and the queries [..., H K] -> [..., A Va]."""
+    def forward(self, softmax_out: Tensor, linear_out: Tensor, queries: Tensor, gate: Tensor | None) -> Tensor:
+        """Both outputs [..., A, Va], the queries [..., H K] and the gate [..., A Va] or none -> [..., A Va]."""
+        share = self._weight(queries)
         if self.norms is not None:
-            softmax_out, linear_out = self.norms[0](softmax_out), self.norms[1](linear_out)
+            softmax_weight, linear_weight = self.norms.parameters()
+            gate = None if gate is None else torch.unflatten(gate, -1, linear_out.shape[-2:])
+            mixed = dispatch.mixed_rms_norm(
+                softmax_out, linear_out, softmax_weight, linear_weight, share, gate, EPSILON
+            )
+            return mixed.flatten(-2)
         softmax_out = softmax_out.to(linear_out.dtype)  # under autocast a decode step reads pages in the weights' dtype
-        weight = self._weight(queries)
-        if weight is None:
-            return (softmax_out + linear_out).flatten(-2)
-        return torch.lerp(linear_out, softmax_out, weight.to(linear_out.dtype)[..., None]).flatten(-2)
+        if share is None:
+            mixed = (softmax_out + linear_out).flatten(-2)
+        else:
+            mixed = torch.lerp(linear_out, softmax_out, share.to(linear_out.dtype)[..., None]).flatten(-2)
+        return mixed if gate is None else mixed * F.silu(gate)
 
     def _weight(self, queries: Tensor) -> Tensor | None:
         """Weight of the softmax branch, [..., A] or [A]: a softmax of two logits is the sigmoid of their difference."""

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from hybridsearch.errors import FailureReason, InvalidSetting, TrialFailure
+from hybridsearch.kernels import dispatch
 from hybridsearch.models.build import build
 from hybridsearch.models.language_model import LanguageModel
 from hybridsearch.seeds import derive
@@ -266,7 +266,7 @@ def _prepare(
 
 
 def _summed(model: LanguageModel, hidden: Tensor, targets: Tensor) -> Tensor:
-    return F.cross_entropy(model.logits(hidden).float(), targets, reduction="sum")
+    return dispatch.cross_entropy(hidden, model.vocabulary_matrix, targets, reduction="sum")
 
 
 def _autocast(settings: LanguageSettings, device: torch.device) -> torch.autocast:

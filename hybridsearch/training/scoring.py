@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from hybridsearch.kernels import dispatch
 from hybridsearch.models.language_model import LanguageModel
 from hybridsearch.seeds import derive
 from hybridsearch.settings import RecallLevel, TaskSettings
@@ -36,14 +37,19 @@ def test_sets(task: TaskSettings, device: torch.device) -> dict[str, Batch]:
 
 def answer_logits(model: LanguageModel, batch: Batch) -> Tensor:
     """[B, N, vocabulary] in float32, at the questions only: a tenth of the head's work at all positions, or less."""
-    hidden = model(batch.tokens)
-    asked = hidden.gather(1, batch.positions[..., None].expand(-1, -1, hidden.shape[-1]))
-    return model.logits(asked).float()
+    return model.logits(_asked(model, batch)).float()
 
 
 def answer_loss(model: LanguageModel, batch: Batch) -> Tensor:
     """Mean cross entropy of the answers, in nats."""
-    return F.cross_entropy(answer_logits(model, batch).flatten(0, 1), batch.answers.flatten())
+    hidden = _asked(model, batch).flatten(0, 1)
+    return dispatch.cross_entropy(hidden, model.vocabulary_matrix, batch.answers.flatten())
+
+
+def _asked(model: LanguageModel, batch: Batch) -> Tensor:
+    """Hidden states at the questions, [B, N, width]."""
+    hidden: Tensor = model(batch.tokens)
+    return hidden.gather(1, batch.positions[..., None].expand(-1, -1, hidden.shape[-1]))
 
 
 @torch.no_grad()

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 
 def rms_norm(x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
-    """x / sqrt(mean x^2 + epsilon) over the last axis, times `weight` if there is one; same shape and dtype as `x`."""
+    """x / sqrt(mean x^2 + epsilon) over the last axis, times `weight` [K] or [H, K] if there is one; dtype of `x`."""
+    if weight is not None and weight.dim() == 2:
+        return rms_norm(x, None, epsilon) * weight.to(x.dtype)
     # Under autocast the weight stays float32, and torch has a fused norm for equal dtypes only.
     return F.rms_norm(x, x.shape[-1:], None if weight is None else weight.to(x.dtype), epsilon)
 
@@ -28,12 +30,65 @@ def unit_length(x: Tensor, epsilon: float) -> Tensor:
 def rms_norm_own_backward(x: Tensor, weight: Tensor | None, epsilon: float) -> Tensor:
     """As `rms_norm`, for a CPU."""
     size = x.shape[-1]
+    if weight is not None and weight.dim() == 2:
+        return _normed(x, None, epsilon * size, size**0.5) * weight
     return _normed(x, weight, epsilon * size, size**0.5)
 
 
 def unit_length_own_backward(x: Tensor, epsilon: float) -> Tensor:
     """As `unit_length`, for a CPU."""
     return _normed(x, None, epsilon, 1.0)
+
+
+def gated_rms_norm(x: Tensor, weight: Tensor, gate: Tensor, epsilon: float) -> Tensor:
+    """weight * x / rms(x) * SiLU(gate); x and gate are [..., V], weight is [V]."""
+    return rms_norm(x, weight, epsilon) * F.silu(gate)
+
+
+def gated_rms_norm_own_backward(x: Tensor, weight: Tensor, gate: Tensor, epsilon: float) -> Tensor:
+    """As `gated_rms_norm`, for a CPU."""
+    return rms_norm_own_backward(x, weight, epsilon) * F.silu(gate)
+
+
+def mixed_rms_norm(
+    first: Tensor,
+    second: Tensor,
+    first_weight: Tensor,
+    second_weight: Tensor,
+    share: Tensor | None,
+    gate: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    """SiLU(gate) (share w1 first / rms(first) + (1 - share) w2 second / rms(second)), in the dtype of the second.
+
+    first, second and gate are [..., H, V], the weights [V], the share of the first [..., H] or [H]. Without a share
+    both count in full.
+    """
+    return _mixed(rms_norm(first, first_weight, epsilon), rms_norm(second, second_weight, epsilon), share, gate)
+
+
+def mixed_rms_norm_own_backward(
+    first: Tensor,
+    second: Tensor,
+    first_weight: Tensor,
+    second_weight: Tensor,
+    share: Tensor | None,
+    gate: Tensor | None,
+    epsilon: float,
+) -> Tensor:
+    """As `mixed_rms_norm`, for a CPU."""
+    one, two = (
+        rms_norm_own_backward(first, first_weight, epsilon),
+        rms_norm_own_backward(second, second_weight, epsilon),
+    )
+    return _mixed(one, two, share, gate)
+
+
+def _mixed(first: Tensor, second: Tensor, share: Tensor | None, gate: Tensor | None) -> Tensor:
+    # Under autocast a decode step reads pages in the weights' dtype.
+    first = first.to(second.dtype)
+    y = first + second if share is None else torch.lerp(second, first, share.to(second.dtype)[..., None])
+    return y if gate is None else y * F.silu(gate)
 
 
 def _normed(x: Tensor, weight: Tensor | None, epsilon: float, gain: float) -> Tensor:

@@ -65,6 +65,8 @@ def source(launch: Launch) -> ASTSource:
             attributes[(position,)] = [["tt.divisibility", 16]]
         else:
             signature[name] = "fp32" if isinstance(value, float) else "i32"
+            if isinstance(value, int) and not value % 16 and not kernel.params[position].do_not_specialize:
+                attributes[(position,)] = [["tt.divisibility", 16]]
     return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
 
 

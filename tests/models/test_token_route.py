@@ -312,5 +312,5 @@ def test_a_branch_that_is_told_apart_matters(tokens: Tensor) -> None:
     assert module.mix.norms is not None
     with torch.no_grad():
         module.mix.logits.copy_(torch.tensor([[100.0], [-100.0]]).expand(2, 4))
-        found = module.mix(softmax_out, linear_out, torch.empty(0))
+        found = module.mix(softmax_out, linear_out, torch.empty(0), None)
         torch.testing.assert_close(found, module.mix.norms[0](softmax_out).flatten(-2))
