@@ -166,6 +166,11 @@ class History:
         return tuple(o for o in self.observations if not o.state.final and not _rests(o))
 
     @property
+    def judged(self) -> tuple[Observation, ...]:
+        """Trials that rest at the last rung they reached: finished, stopped, or paused."""
+        return tuple(o for o in self.observations if o.state in JUDGED)
+
+    @property
     def resting(self) -> tuple[Observation, ...]:
         """All others: ended, whatever the end, or paused with a score."""
         return tuple(o for o in self.observations if o.state.final or _rests(o))

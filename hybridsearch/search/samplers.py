@@ -3,8 +3,10 @@
 import random
 from collections.abc import Iterator
 
+from hybridsearch.search.cluster import cluster
 from hybridsearch.search.evolution import evolution
 from hybridsearch.search.history import History
+from hybridsearch.search.prior import prior
 from hybridsearch.search.proposals import Draft, Proposal, Request, Sampler, at_random, collect
 
 __all__ = ["SAMPLERS", "Proposal", "Request", "Sampler"]
@@ -34,4 +36,11 @@ def _drafts(history: History, request: Request, rng: random.Random) -> Iterator[
         yield at_random(request.space, rng)
 
 
-SAMPLERS: dict[str, Sampler] = {"random": random_search, "evolution": evolution, "nsga2": nsga2, "tpe": tpe}
+SAMPLERS: dict[str, Sampler] = {
+    "random": random_search,
+    "evolution": evolution,
+    "prior": prior,
+    "cluster": cluster,
+    "nsga2": nsga2,
+    "tpe": tpe,
+}

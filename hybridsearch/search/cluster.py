@@ -1,0 +1,242 @@
+"""A surrogate over layer assignments: cluster expansion, Bayesian linear regression, hypervolume improvement.
+
+Every objective gets a linear model over the terms of `chain.Chain`, with a closed-form posterior. Candidates are the
+exact optima of random scalarisations of posterior draws (dynamic programming over the layers), small steps away from
+the front, and random ones; the one with the largest expected hypervolume improvement is proposed, the expectation
+taken over posterior draws and the hypervolume over random directions (2006.04655).
+
+Trials of lower rungs teach as well, but never as if they were finished: what a rung's value says about the value at
+the top is itself learned, by regression on the trials that have both, and its residual is their noise.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hybridsearch.objectives import reference_point
+from hybridsearch.pareto.dominance import Floats, non_dominated
+from hybridsearch.search.chain import Chain, chain_of, plan_of, row_of
+from hybridsearch.search.history import Cohort, History, Observation
+from hybridsearch.search.prior import prior_draft
+from hybridsearch.search.proposals import Draft, Proposal, Request, at_random, collect
+from hybridsearch.search.regression import Model, fit
+from hybridsearch.search_spaces import sampling, steps
+from hybridsearch.search_spaces.plan import Plan
+from hybridsearch.search_spaces.rules import judge
+from hybridsearch.search_spaces.space import Space
+
+ENOUGH = 8
+"""Comparable trials before the first model; until then every other draw comes from the prior."""
+TOLD = 160
+"""Most trials that a model is fitted to, half of them the best and half the latest: an ask costs the same at 10,000
+trials as at 300."""
+RANDOM_SHARE = 0.05
+"""Share of proposals drawn from the whole space, so that no region is ever given up."""
+OPTIMA = 12
+"""Random scalarisations whose exact optimum becomes a candidate."""
+NEAR = 60
+"""Candidates one to three small steps away from the front."""
+FAR = 30
+"""Candidates from anywhere."""
+DRAWS = 3
+DIRECTIONS = 64
+
+
+def cluster(history: History, request: Request) -> list[Proposal]:
+    """Propose what is expected to add most to the hypervolume."""
+    return collect(history, request, "cluster", _drafts)
+
+
+def _drafts(history: History, request: Request, rng: random.Random) -> Iterator[Draft]:
+    cohort = history.cohort(ENOUGH)
+    data = None if cohort is None else _gather(history, cohort, request)
+    if data is None:
+        while True:
+            yield prior_draft(request.space, rng) if rng.random() < 0.5 else at_random(request.space, rng)
+    if rng.random() < RANDOM_SHARE:
+        yield at_random(request.space, rng)
+    yield from _ranked(data, request.space, rng)
+
+
+@dataclass(frozen=True, slots=True)
+class _Data:
+    """What the models learn from."""
+
+    rows: Floats
+    """(trials, terms)."""
+    targets: Floats
+    """(trials, objectives), at the cohort's rung, in the users' direction."""
+    noise: Floats
+    """(trials, objectives) variance of what was told of a lower rung's value; 0 where the value itself is known."""
+    signs: Floats
+    """(objectives,) -1 where larger is better."""
+    front: list[tuple[int, Plan]]
+    """Non-dominated trials that lie in the space."""
+    values: Floats
+    """(front, objectives), minimised."""
+    worst: Floats
+    """(objectives,) worst value that still counts, minimised."""
+
+
+def _gather(history: History, cohort: Cohort, request: Request) -> _Data | None:
+    space = request.space
+    members = _bounded(cohort)
+    below = [o for o in history.judged if o.rung_scores and max(o.rung_scores) < cohort.rung][-TOLD:]
+    lifted = _lifted(below, cohort)
+    known = [(o, np.array(cohort.score(o).values), np.zeros(len(request.objectives))) for o in members]
+    found = [(row, *told) for o, *told in (*known, *lifted) if (row := row_of(space, o.architecture)) is not None]
+    if len(found) < ENOUGH:
+        return None
+    signs = np.array([-1.0 if d == "maximize" else 1.0 for d in cohort.score(members[0]).directions])
+    minimised = np.array([cohort.score(o).minimised for o in cohort.members])
+    violation = [cohort.score(o).violation for o in cohort.members]
+    leading = np.flatnonzero(non_dominated(minimised, violation)).tolist()
+    plans = [(i, plan_of(space, cohort.members[i].architecture)) for i in leading]
+    return _Data(
+        rows=np.array([row for row, *_ in found]),
+        targets=np.array([target for _, target, _ in found]),
+        noise=np.array([noise for *_, noise in found]),
+        signs=signs,
+        front=[(cohort.members[i].trial, plan) for i, plan in plans if plan is not None],
+        values=minimised[leading],
+        worst=_worst(minimised, request, final=any(o.score is not None for o in members)),
+    )
+
+
+def _bounded(cohort: Cohort) -> list[Observation]:
+    if len(cohort.members) <= TOLD:
+        return list(cohort.members)
+    best = {o.trial for o in cohort.leaders(TOLD // 2)}
+    latest = [o for o in cohort.members if o.trial not in best][-TOLD // 2 :]
+    return [*(o for o in cohort.members if o.trial in best), *latest]
+
+
+def _lifted(below: Sequence[Observation], cohort: Cohort) -> list[tuple[Observation, Floats, Floats]]:
+    """What trials of lower rungs are expected to reach at the cohort's rung, and the variance of that guess."""
+    lifted = []
+    lines: dict[int, tuple[Floats, ...] | None] = {}
+    for observation in below:
+        rung = max(observation.rung_scores)
+        if rung not in lines:
+            lines[rung] = _line(rung, cohort)
+        line = lines[rung]
+        if line is not None:
+            slope, offset, variance, low, high = line
+            values = np.array(observation.rung_scores[rung].values)
+            lifted.append((observation, np.clip(slope * values + offset, low, high), variance))
+    return lifted
+
+
+def _line(rung: int, cohort: Cohort) -> tuple[Floats, ...] | None:
+    """Per objective: slope, offset, residual variance, and the range of what was seen at the cohort's rung."""
+    pairs = [(o.rung_scores[rung].values, cohort.score(o).values) for o in cohort.members if rung in o.rung_scores]
+    if len(pairs) < ENOUGH // 2:
+        return None
+    early, late = (np.array(values) for values in zip(*pairs[-TOLD:], strict=True))
+    centred = early - early.mean(axis=0)
+    scatter = (centred**2).sum(axis=0)
+    slope = np.where(scatter > 0, (centred * late).sum(axis=0) / np.where(scatter > 0, scatter, 1.0), 0.0)
+    offset = late.mean(axis=0) - slope * early.mean(axis=0)
+    variance = ((late - slope * early - offset) ** 2).sum(axis=0) / (len(pairs) - 2)
+    return slope, offset, variance, late.min(axis=0), late.max(axis=0)
+
+
+def _worst(minimised: Floats, request: Request, *, final: bool) -> Floats:
+    """The study's reference point, unless it lies so far off that nothing between it and the trials would count."""
+    best, seen = minimised.min(axis=0), minimised.max(axis=0)
+    far: Floats = seen + np.where(seen > best, seen - best, 1.0)
+    worst: Floats = np.minimum(np.array(reference_point(request.objectives)), far) if final else seen
+    return worst
+
+
+def _ranked(data: _Data, space: Space, rng: random.Random) -> Iterator[Draft]:
+    """Candidates in the order of their expected improvement."""
+    chain = chain_of(space)
+    numbers = np.random.default_rng(rng.getrandbits(63))
+    models = [fit(data.rows, data.targets[:, j], chain.spreads, data.noise[:, j]) for j in range(data.targets.shape[1])]
+    candidates = _candidates(data, chain, models, rng, numbers)
+    rows = np.array([chain.row(plan) for plan, _ in candidates])
+    draws = [model.values(rows, model.weights(numbers, DRAWS)) for model in models]
+    worth = _improvement(np.stack(draws, axis=2) * data.signs, data.values, data.worst, numbers)
+    for index in np.argsort(-worth, kind="stable").tolist():
+        plan, parents = candidates[index]
+        verdict = judge(space, plan)
+        if verdict.architecture is not None and not verdict.faults:
+            yield Draft(verdict.architecture, parents)
+
+
+def _candidates(
+    data: _Data, chain: Chain, models: list[Model], rng: random.Random, numbers: np.random.Generator
+) -> list[tuple[Plan, tuple[int, ...]]]:
+    space = chain.space
+    found: dict[tuple[object, ...], tuple[Plan, tuple[int, ...]]] = {}
+
+    def add(plan: Plan, parents: tuple[int, ...]) -> None:
+        used = space.menu.keys(plan.layers, plan.options)
+        key = (plan.width, plan.layers, plan.feed_forward, *(plan.options[name] for name in used))
+        found.setdefault(key, (plan, parents))
+
+    for _ in range(OPTIMA if space.free else 0):
+        base, parents = _start(data, space, rng)
+        layers = chain.best_layers(_scalarised(models, data.signs, numbers), base)
+        if layers is not None:
+            add(Plan(base.width, layers, base.options, base.feed_forward), parents)
+    for _ in range(NEAR if data.front else 0):
+        trial, plan = rng.choice(data.front)
+        for _ in range(rng.choice((1, 1, 2, 3))):
+            plan = steps.small_step(space, plan, rng) or plan
+        add(plan, (trial,))
+    for _ in range(FAR):
+        add(sampling.draw(space, rng), ())
+    return list(found.values())
+
+
+def _start(data: _Data, space: Space, rng: random.Random) -> tuple[Plan, tuple[int, ...]]:
+    """A plan whose sizes and options are kept while its layers are optimised."""
+    if data.front and rng.random() < 0.5:
+        trial, plan = rng.choice(data.front)
+        return plan, (trial,)
+    return sampling.draw(space, rng), ()
+
+
+def _scalarised(models: list[Model], signs: Floats, numbers: np.random.Generator) -> Floats:
+    """Weights (terms,) of a random trade-off between one posterior draw of every objective, to be made small.
+
+    Scales are monotone, so each objective is traded on the scale on which it is linear.
+    """
+    trade = numbers.dirichlet(np.ones(len(models)))
+    turned = [sign if model.scale.rising else -sign for sign, model in zip(signs, models, strict=True)]
+    total: Floats = np.sum(
+        [t * sign * m.weights(numbers, 1)[0] for t, sign, m in zip(trade, turned, models, strict=True)], axis=0
+    )
+    return total
+
+
+def _improvement(draws: Floats, front: Floats, worst: Floats, numbers: np.random.Generator) -> Floats:
+    """Expected hypervolume improvement (candidates,) up to a constant, by random directions from the worst point.
+
+    The hypervolume is the mean over directions of the largest box diagonal that a point spans, to the power of the
+    number of objectives (2006.04655, lemma 5).
+
+    Args:
+        draws: (draws, candidates, objectives), minimised.
+        front: (points, objectives), minimised.
+        worst: (objectives,).
+        numbers: gives the directions.
+    """
+    count = front.shape[1]
+    gain = np.maximum(worst - front, 0.0)
+    unit = np.where(gain.max(axis=0) > 0, gain.max(axis=0), 1.0)
+    directions = np.abs(numbers.standard_normal((DIRECTIONS, count))) + 1e-9
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+
+    def lengths(points: Floats) -> Floats:
+        scaled = np.maximum(worst - points, 0.0) / unit
+        found: Floats = (scaled[..., None, :] / directions).min(axis=-1) ** count
+        return found
+
+    reached = lengths(front).max(axis=0, initial=0.0)
+    better: Floats = np.maximum(lengths(draws) - reached, 0.0).mean(axis=(0, 2))
+    return better
