@@ -1,6 +1,7 @@
 """Many launches as one: work on a GPU, recorded once as a CUDA graph and replayed."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -21,4 +22,9 @@ def captured(work: Callable[[], object], device: torch.device) -> Callable[[], o
     except RuntimeError:  # a read of the host inside ends the recording, whatever CUDA calls it
         torch.cuda.synchronize(device)
         return None
-    return graph.replay
+    return partial(_replay, graph, work)
+
+
+def _replay(graph: torch.cuda.CUDAGraph, work: Callable[[], object]) -> None:
+    """`work` is held for the tensors that it reads: the graph knows only their addresses."""
+    graph.replay()

@@ -1,5 +1,7 @@
 """Recording work as a CUDA graph."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -43,6 +45,23 @@ def test_a_replayed_row_of_steps_gives_what_the_steps_give() -> None:
             found.zero_()
             replay()
             torch.testing.assert_close(found, expected)
+
+
+@GPU
+def test_what_the_work_reads_is_kept() -> None:
+    out = torch.zeros(1 << 20, device="cuda")
+
+    def copying() -> Callable[[], object]:
+        source = torch.ones(1 << 20, device="cuda")
+        return lambda: out.copy_(source)
+
+    copying()()
+    replay = captured(copying(), torch.device("cuda"))
+    assert replay is not None
+    torch.cuda.empty_cache()
+    others = [torch.full((1 << 20,), 7.0, device="cuda") for _ in range(8)]
+    replay()
+    assert torch.equal(out, torch.ones_like(out)) and len(others) == 8
 
 
 @GPU
