@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from hybridsearch.kernels import dispatch
 from hybridsearch.models.kimi_delta import ChannelDecayGate
 from hybridsearch.models.memory import ConvolutionTail
-from hybridsearch.models.parts import EPSILON, DecayGate, HeadNorms, RMSNorm, ShortConvolution
+from hybridsearch.models.parts import EPSILON, DecayGate, GatedNorm, HeadNorms, RMSNorm, ShortConvolution
+from hybridsearch.models.token_route import BranchMix
 
 
 def stack(modules: Sequence[nn.Module]) -> nn.Module:
@@ -36,10 +37,12 @@ def stack(modules: Sequence[nn.Module]) -> nn.Module:
 
 
 class _Stacked(nn.Module):
-    """The own weights of N modules, each as one parameter [N, ...]."""
+    """The own weights of N modules, each as one parameter [N, ...], and their parts, stacked."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
+        for name, _ in modules[0].named_children():
+            self.register_module(name, stack([module.get_submodule(name) for module in modules]))
         for name, _ in modules[0].named_parameters(recurse=False):
             rows = [module.get_parameter(name).detach() for module in modules]
             self.register_parameter(name, nn.Parameter(torch.stack(rows)))
@@ -119,11 +122,49 @@ class _ChannelDecayGate(_Stacked):
         return decay.view(*a.shape[:-1], heads, -1)
 
 
+class _GatedNorm(_Stacked):
+    norm: nn.Module
+
+    def forward(self, o: Tensor, gate: Tensor | None) -> Tensor:
+        normed: Tensor = self.norm(o).flatten(-2)
+        return normed if gate is None else normed * F.silu(gate)
+
+
+class _BranchMix(_Stacked):
+    def forward(self, softmax_out: Tensor, linear_out: Tensor, queries: Tensor, gate: Tensor | None) -> Tensor:
+        if "norms" in self._modules:
+            norms = self.get_submodule("norms")
+            softmax_out, linear_out = norms.get_submodule("0")(softmax_out), norms.get_submodule("1")(linear_out)
+        share = self._share(queries)
+        if share is None:
+            mixed = softmax_out + linear_out
+        else:
+            count, heads = len(share), linear_out.shape[-2]
+            linear, softmax = (x.reshape(count, -1, heads, x.shape[-1]) for x in (linear_out, softmax_out))
+            mixed = torch.lerp(linear, softmax, share[..., None]).view(linear_out.shape)
+        mixed = mixed.flatten(-2)
+        return mixed if gate is None else mixed * F.silu(gate)
+
+    def _share(self, queries: Tensor) -> Tensor | None:
+        """Weight of the softmax branch, [N, B T, A] or [N, 1, A]."""
+        if "of_query" in self._modules:
+            of_query = self.get_submodule("of_query")
+            softmax, linear = of_query(queries).chunk(2, -1)
+            share: Tensor = (softmax - linear).sigmoid()
+            return share.reshape(len(of_query.get_parameter("weight")), -1, share.shape[-1])
+        if "logits" in self._parameters:
+            softmax, linear = self.get_parameter("logits").unbind(1)
+            return (softmax - linear).sigmoid()[:, None]
+        return None
+
+
 STACKED: dict[type[nn.Module], type[_Stacked]] = {
     nn.Linear: _Linear,
     RMSNorm: _RMSNorm,
     HeadNorms: _HeadNorms,
     ShortConvolution: _ShortConvolution,
     DecayGate: _DecayGate,
+    GatedNorm: _GatedNorm,
+    BranchMix: _BranchMix,
     ChannelDecayGate: _ChannelDecayGate,
 }
