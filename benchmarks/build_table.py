@@ -40,8 +40,12 @@ SPACE = "tiny"
 SETTINGS = Path(__file__).parent / "table.yaml"
 ORDER_SEED = 20_250
 """Of the order in which architectures are trained: any beginning of it is an even sample of the space."""
-TRAIN_REPEATS = 5
+TRAIN_REPEATS = 3
 """Timed training steps of a model, after one to warm up."""
+SAFE = 0.85
+"""Share of the time left that a last, smaller wave is planned for."""
+SMALLEST = 15
+"""Architectures below which a wave is not worth its start."""
 DECODE_REPEATS = 9
 DECODE_STEPS = 20
 """Tokens of one repeat: replays of the captured step, each from the same memory."""
@@ -66,12 +70,17 @@ def ordered(space: Space) -> list[Architecture]:
 
 
 def trained(
-    architectures: Sequence[Architecture], seeds: int, evaluation: EvaluationSettings, device: torch.device
+    architectures: Sequence[Architecture],
+    seeds: int,
+    evaluation: EvaluationSettings,
+    device: torch.device,
+    *,
+    graphs: bool = True,
 ) -> tuple[Stack, list[list[dict[str, float]]], float]:
     """A stack of every architecture with every seed (seeds of one beside each other), its scores by rung, its time."""
     started = time.perf_counter()
     members = [Member(architecture=a, seed=derive(0, "table", seed)) for a in architectures for seed in range(seeds)]
-    stack = Stack(members, evaluation, device)
+    stack = Stack(members, evaluation, device, graphs=graphs)
     scores = []
     for steps in evaluation.rungs.steps:
         stack.advance(steps)
@@ -203,7 +212,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--wave", type=int, default=100, help="architectures in one stack")
     parser.add_argument("--together", type=int, default=25, help="architectures whose measurements take turns")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="start no wave that would end later")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="time for everything")
+    parser.add_argument("--eager", action="store_true", help="launch every operation instead of replaying steps")
     given = parser.parse_args()
     started = time.perf_counter()
     plain_pytorch()
@@ -212,28 +222,53 @@ def main() -> None:
     evaluation = read(SETTINGS).validate(EvaluationSettings)
     done = {line["hash"] for path in (given.output, *given.known) for line in lines(path) if "hash" in line}
     left = [a for a in ordered(space)[: given.count] if content_hash(a) not in done]
-    longest = 0.0
     with given.output.open("a", encoding="utf-8") as output:
         output.write("\n" + json.dumps(header(space, evaluation, device)) + "\n")
-        while left and time.perf_counter() - started + longest < given.seconds:
+        size, pace = given.wave, 0.0
+        while left:
             begun = time.perf_counter()
-            wave, left = left[: given.wave], left[given.wave :]
-            stack, scores, spent = trained(wave, given.seeds, evaluation, device)
-            models = [stack.model(number * given.seeds) for number in range(len(wave))]
-            peak = torch.cuda.max_memory_allocated() / 1e9
-            del stack
-            torch.cuda.empty_cache()
-            facts: list[dict[str, Any]] = []
-            for first in range(0, len(wave), given.together):
-                facts += measured(models[first : first + given.together], evaluation, device)
-            for number, architecture in enumerate(wave):
-                own = [rung[number * given.seeds : (number + 1) * given.seeds] for rung in scores]
-                output.write(record(architecture, own, facts[number]) + "\n")
+            if pace:  # the last wave is as large as the rest of the time allows
+                size = min(size, int(SAFE * (given.seconds - (begun - started)) / pace))
+            if size < SMALLEST:
+                break
+            wave = left[:size]
+            try:
+                written = one_wave(wave, given.seeds, given.together, evaluation, device, graphs=not given.eager)
+            except torch.OutOfMemoryError:
+                size //= 2
+                sys.stderr.write(f"out of memory; waves of {size} follow\n")
+                torch.cuda.empty_cache()
+                continue
+            output.writelines(written)
             output.flush()
-            longest = max(longest, time.perf_counter() - begun)
-            sys.stderr.write(
-                f"{len(wave)} x {given.seeds}: trained {spent:.1f} s, in all {longest:.1f} s, {peak:.0f} GB\n"
-            )
+            left = left[len(wave) :]
+            pace = (time.perf_counter() - begun) / len(wave)
+            sys.stderr.write(f"{len(wave)} architectures in {pace * len(wave):.1f} s, {len(left)} left\n")
+
+
+def one_wave(
+    wave: Sequence[Architecture],
+    seeds: int,
+    together: int,
+    evaluation: EvaluationSettings,
+    device: torch.device,
+    *,
+    graphs: bool,
+) -> list[str]:
+    """Train and measure architectures; their records, one line each."""
+    stack, scores, spent = trained(wave, seeds, evaluation, device, graphs=graphs)
+    models = [stack.model(number * seeds) for number in range(len(wave))]
+    peak = torch.cuda.max_memory_reserved() / 1e9
+    del stack
+    torch.cuda.empty_cache()
+    begun = time.perf_counter()
+    facts: list[dict[str, Any]] = []
+    for first in range(0, len(wave), together):
+        facts += measured(models[first : first + together], evaluation, device)
+    measuring = time.perf_counter() - begun
+    sys.stderr.write(f"trained {spent:.1f} s with {peak:.0f} GB, measured {measuring:.1f} s\n")
+    own = [[rung[number * seeds : (number + 1) * seeds] for rung in scores] for number in range(len(wave))]
+    return [record(a, rungs, facts[number]) + "\n" for number, (a, rungs) in enumerate(zip(wave, own, strict=True))]
 
 
 if __name__ == "__main__":
