@@ -19,15 +19,14 @@ def forward_kernel(logits, targets, losses, sums, row, columns, BV: tl.constexpr
     n = tl.program_id(0).to(tl.int64)
     logits += n * row
     column = tl.arange(0, BV)
-    top = tl.full((BV,), LOWEST, tl.float32)
-    total = tl.zeros((BV,), tl.float32)
+    top = LOWEST
+    total = 0.0
     for first in range(0, columns, BV):
         found = tl.load(logits + first + column, mask=first + column < columns, other=LOWEST).to(tl.float32)
-        highest = tl.maximum(top, found)
-        total = total * tl.exp(top - highest) + tl.exp(found - highest)
+        highest = tl.maximum(top, tl.max(found, 0))
+        total = total * tl.exp(top - highest) + tl.sum(tl.exp(found - highest), 0)
         top = highest
-    peak = tl.max(top, 0)
-    result = peak + tl.log(tl.sum(total * tl.exp(top - peak), 0))
+    result = top + tl.log(total)
     tl.store(sums + n, result)
     tl.store(losses + n, result - tl.load(logits + tl.load(targets + n)).to(tl.float32))
 

@@ -19,10 +19,11 @@ def _short_conv(x: Tensor, weight: Tensor) -> Tensor:
     y = x.new_empty(x.shape)
     batch, tokens, channels = x.shape
     chosen = tiles.FORWARD
+    runs = batch * -(-tokens // (chosen.runs * chosen.tokens))
     with on(x):
-        forward_kernel[(-(-tokens // chosen.tokens), -(-channels // chosen.channels), batch)](
+        forward_kernel[(runs, -(-channels // chosen.channels))](
             x, weight, y, tokens, channels, *x.stride()[:2],
-            W=weight.shape[0], BC=chosen.channels, L=chosen.tokens, num_warps=chosen.warps,
+            W=weight.shape[0], BC=chosen.channels, R=chosen.runs, L=chosen.tokens, num_warps=chosen.warps,
         )  # fmt: skip
     return y
 

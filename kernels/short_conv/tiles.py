@@ -16,11 +16,12 @@ class Tile(NamedTuple):
 
     channels: int
     tokens: int
-    """Of the forward pass: of a program; backwards: of a run."""
+    """Of a run."""
     runs: int
+    """Beside each other."""
     warps: int
 
 
-FORWARD = Tile(128, 32, 1, 4)
-BACKWARD = Tile(128, 16, 4, 4)
+FORWARD = Tile(128, 16, 4, 4)
+BACKWARD = Tile(128, 8, 4, 4)
 STEP = Tile(256, 1, 1, 2)

@@ -3,9 +3,9 @@
 """Triton kernels of the short convolution with SiLU; the width W is a compile-time constant, 2 to 8.
 
 With s_t = sum_i w_i x_{t - (W - 1) + i} and y_t = SiLU(s_t): ds = dy SiLU'(s), dx_u = sum_i w_i ds_{u + (W - 1) - i}
-and dw_i = sum_t ds_t x_{t - (W - 1) + i}. Backwards s is found again, so nothing but x is kept. There a thread walks
-along T with its inputs and slopes in registers, and loads each number once. dw is summed over the runs of a program,
-[P, W, C] in float32; the sum over the programs is torch's. So it is the same in every run.
+and dw_i = sum_t ds_t x_{t - (W - 1) + i}. Backwards s is found again, so nothing but x is kept. A thread walks along T
+with its inputs and slopes in registers, and loads each number once. dw is summed over the runs of a program, [P, W, C]
+in float32; the sum over the programs is torch's. So it is the same in every run.
 
 Axes: B sequences of T tokens of C channels, which are dense; BC channels, R runs of L tokens of one sequence a tile.
 """
@@ -18,23 +18,39 @@ RUN_TIME = ["tokens", "tiles"]
 
 @triton.jit(do_not_specialize=RUN_TIME)
 def forward_kernel(
-    x, weight, y, tokens, channels, x_batch, x_token, W: tl.constexpr, BC: tl.constexpr, L: tl.constexpr
+    x,
+    weight,
+    y,
+    tokens,
+    channels,
+    x_batch,
+    x_token,
+    W: tl.constexpr,
+    BC: tl.constexpr,
+    R: tl.constexpr,
+    L: tl.constexpr,
 ):
-    """y [B, T, C]. Grid: T / L, C / BC, B."""
-    batch = tl.program_id(2).to(tl.int64)
-    column = tl.program_id(1) * BC + tl.arange(0, BC)
+    """y [B, T, C]. Grid: B times T / (R L), C / BC."""
+    column = tl.program_id(1) * BC + tl.arange(0, BC)[None, :]
     is_column = column < channels
-    t = tl.program_id(0) * L + tl.arange(0, L)
-    x += batch * x_batch + column[None, :]
-    total = tl.zeros((L, BC), tl.float32)
+    a_sequence = tl.cdiv(tokens, R * L)
+    batch = (tl.program_id(0) // a_sequence).to(tl.int64)
+    t = tl.program_id(0) % a_sequence * (R * L) + tl.arange(0, R)[:, None] * L
+    x += batch * x_batch + column
+    xs = ()
+    for s in tl.static_range(L + W - 1):
+        past = t + (s - W + 1)
+        xs += (tl.load(x + past * x_token, mask=(past >= 0) & (past < tokens) & is_column, other=0.0),)
+    taps = ()
     for i in tl.static_range(W):
-        place = t - (W - 1 - i)
-        seen = ((place >= 0) & (place < tokens))[:, None] & is_column[None, :]
-        tap = tl.load(weight + i * channels + column, mask=is_column, other=0.0).to(tl.float32)
-        total += tap[None, :] * tl.load(x + place[:, None] * x_token, mask=seen, other=0.0).to(tl.float32)
-    y += (batch * tokens + t[:, None]) * channels + column[None, :]
-    result = (total * tl.sigmoid(total)).to(y.dtype.element_ty)
-    tl.store(y, result, mask=(t < tokens)[:, None] & is_column[None, :])
+        taps += (tl.load(weight + i * channels + column, mask=is_column, other=0.0).to(tl.float32),)
+    y += (batch * tokens + t) * channels + column
+    for s in tl.static_range(L):
+        total = taps[0] * xs[s].to(tl.float32)
+        for i in tl.static_range(1, W):
+            total += taps[i] * xs[s + i].to(tl.float32)
+        result = (total * tl.sigmoid(total)).to(y.dtype.element_ty)
+        tl.store(y + s * channels, result, mask=(t + s < tokens) & is_column)
 
 
 @triton.jit(do_not_specialize=RUN_TIME)

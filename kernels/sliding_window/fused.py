@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from hybridsearch.kernels.attention.pytorch import causal_attention_cuda
 from hybridsearch.kernels.registration import refuses_device
 from hybridsearch.kernels.sliding_window.tiles import DTYPES, LARGEST_SIZE, padded_size
 
@@ -22,7 +23,10 @@ def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
 def sliding_window_attention(
     q: Tensor, k: Tensor, v: Tensor, *, window: int, sinks: int = 0, scale: float | None = None
 ) -> Tensor:
-    """Output [B, T, H, V] in v's dtype (under autocast: in its dtype); arguments as in `reference`, K <= 128."""
+    """Output [B, T, H, V] in v's dtype (under autocast: in its dtype); arguments as in `reference`, K <= 128.
+
+    Where the window spans all tokens it is causal attention, for which cuDNN is faster.
+    """
     from hybridsearch.kernels.sliding_window import operators
 
     key_size, value_size = k.shape[-1], v.shape[-1]
@@ -30,7 +34,10 @@ def sliding_window_attention(
     dtype = v.dtype
     if torch.is_autocast_enabled(v.device.type):  # as scaled_dot_product_attention does
         dtype = torch.get_autocast_dtype(v.device.type)
-    q, k, v = (_padded(x.to(dtype)) for x in (q, k, v))
+    q, k, v = (x.to(dtype) for x in (q, k, v))
+    if window >= q.shape[1] and q.is_cuda:
+        return causal_attention_cuda(q, k, v, scale=scale)
+    q, k, v = (_padded(x) for x in (q, k, v))
     output: Tensor
     if v.shape[-1] <= LARGEST_SIZE:
         output = operators.sliding_window(q, k, v, window, sinks, scale)[0]

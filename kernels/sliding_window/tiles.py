@@ -23,9 +23,9 @@ class Tile(NamedTuple):
 
 # Keys: the largest head size that the choice serves.
 BFLOAT16 = {
-    "forward": {64: Tile(64, 64, 4, 3), 128: Tile(128, 64, 8, 3)},
-    "queries_backward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 2)},
-    "keys_backward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 2)},
+    "forward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 3)},
+    "queries_backward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 3)},
+    "keys_backward": {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2)},
 }
 # Two warps multiply without warp group products, which read wild addresses of shared memory where tiles are narrow
 # (Triton 3.6 and 3.7 on Hopper, its issue 11366).

@@ -104,13 +104,17 @@ def towards_keys(
     query, key, value, d_output, i, j, top, delta, d_k, d_v, factor, window, sinks,
     MASKED: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
-    """One tile of queries' shares of dK, without the scale, and dV."""
-    scores = tl.dot(key, tl.trans(query), input_precision=PRECISION) * factor
-    weights = tl.exp2(scores - top[None, :])
+    """One tile of queries' shares of dK, without the scale, and dV.
+
+    What is subtracted stands in the accumulators from the start: that saves the registers it would wait in.
+    """
+    below = tl.broadcast_to(-top[None, :] / factor, (key.shape[0], query.shape[0]))
+    weights = tl.exp2(tl.dot(key, tl.trans(query), below, input_precision=PRECISION) * factor)
     if MASKED:
         weights = tl.where(seen(i[None, :], j[:, None], window, sinks), weights, 0.0)
     d_v = tl.dot(weights.to(value.dtype), d_output, d_v, input_precision=PRECISION)
-    slopes = weights * (tl.dot(value, tl.trans(d_output), input_precision=PRECISION) - delta[None, :])
+    below = tl.broadcast_to(-delta[None, :], (key.shape[0], query.shape[0]))
+    slopes = weights * tl.dot(value, tl.trans(d_output), below, input_precision=PRECISION)
     return tl.dot(slopes.to(key.dtype), query, d_k, input_precision=PRECISION), d_v
 
 
