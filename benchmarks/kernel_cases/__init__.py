@@ -2,7 +2,16 @@
 
 from collections.abc import Callable
 
-from kernel_cases import gated_delta, gated_scan, kimi_delta, linear_attention
+from kernel_cases import (
+    cross_entropy,
+    gated_delta,
+    gated_scan,
+    kimi_delta,
+    linear_attention,
+    norms,
+    short_conv,
+    sliding_window,
+)
 from kernel_cases.case import SHAPES, STEPS, Operation, Shape
 
 OPERATIONS: dict[str, tuple[Callable[[Shape], Operation], tuple[Shape, ...]]] = {
@@ -17,4 +26,12 @@ OPERATIONS: dict[str, tuple[Callable[[Shape], Operation], tuple[Shape, ...]]] = 
     "gated_scan_step": (gated_scan.gated_scan_step, STEPS),
     "kimi_delta_rule": (kimi_delta.kimi_delta_rule, SHAPES),
     "kimi_delta_step": (kimi_delta.kimi_delta_step, STEPS),
+    "sliding_window_attention": (sliding_window.sliding_window_attention, SHAPES),
+    "short_conv": (short_conv.short_conv, SHAPES),
+    "short_conv_step": (short_conv.short_conv_step, STEPS),
+    "rms_norm": (norms.rms_norm, SHAPES),
+    "unit_length": (norms.unit_length, SHAPES),
+    "gated_rms_norm": (norms.gated_rms_norm, SHAPES),
+    "mixed_rms_norm": (norms.mixed_rms_norm, SHAPES),
+    "cross_entropy": (cross_entropy.cross_entropy, cross_entropy.ENTROPY_SHAPES),
 }
