@@ -45,11 +45,14 @@ def gated_delta_rule(
     scale: float | None = None,
     initial_state: Tensor | None = None,
     segments: int | None = None,
+    lasting: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output [B, T, HV, V] in v's dtype and the final state [B, HV, K, V] in float32; arguments as in `reference`.
 
     v is bfloat16 or float32; q and k are taken as v's dtype. A log decay below -100 counts as that. `segments`, the
-    parts that T is split into so that few heads fill the device, follows from the shapes if not given.
+    parts that T is split into so that few heads fill the device, follows from the shapes if not given. `lasting`
+    [B, N, HV], for the N chunks of `tiles.chunk` tokens, is 1 for a chunk whose writes the state keeps, 0 for one whose
+    writes end with it (its decay stays); its gradient is that of a factor on the chunk's writes to the state after it.
     """
     from hybridsearch.kernels.gated_delta import operators
 
@@ -67,11 +70,12 @@ def gated_delta_rule(
     parts = v.shape[-1] // width
     if parts > 1:
         v, g, beta, initial_state = _split(parts, v, g, beta, initial_state)
+        lasting = None if lasting is None else lasting.repeat_interleave(parts, 2)
     g = None if g is None else g.to(torch.float32)
     segments = _segments(v, k.shape[-1]) if segments is None else segments
-    wanted = [x for x in (q, k, v, g, beta, initial_state) if x is not None and x.requires_grad]
+    wanted = [x for x in (q, k, v, g, beta, initial_state, lasting) if x is not None and x.requires_grad]
     train = torch.is_grad_enabled() and len(wanted) > 0
-    output, state, *_ = operators.gated_delta(q, k, v, g, beta, initial_state, scale, segments, train)
+    output, state, *_ = operators.gated_delta(q, k, v, g, beta, initial_state, scale, segments, train, lasting)
     if parts > 1:
         output = output.reshape(*output.shape[:2], heads, -1)
         batch, _, keys, values = state.shape

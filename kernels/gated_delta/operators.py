@@ -30,7 +30,7 @@ LIBRARY = torch.library.Library("hybridsearch", "FRAGMENT")  # type: ignore[no-u
 """Operators are defined here directly: `custom_op` looks for aliases at every call, 0.5 ms on torch 2.11."""
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _span(tokens: int, size: int, segments: int) -> tuple[int, int, int]:
@@ -50,6 +50,7 @@ def _gated_delta(
     scale: float,
     segments: int,
     train: bool,
+    lasting: Tensor | None = None,
 ) -> Saved:
     """Output, final state, and what the backward pass needs: A, P, gates, errors, states before chunks, transitions.
 
@@ -67,7 +68,8 @@ def _gated_delta(
     with _on(q):
         chosen = tile("prepare", key_size, value_size, v.dtype)
         prepare_kernel[(rows * chunks,)](
-            q, k, None if g is None else g.contiguous(), beta.contiguous(), inverse, scores, gates, scale,
+            q, k, None if g is None else g.contiguous(), beta.contiguous(),
+            None if lasting is None else lasting.contiguous(), inverse, scores, gates, scale,
             tokens, heads, value_heads, chunks, plane, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
         starts = None if initial_state is None else initial_state.mT.contiguous()
@@ -102,6 +104,7 @@ def _fake_gated_delta(
     scale: float,
     segments: int,
     train: bool,
+    lasting: Tensor | None = None,
 ) -> Saved:
     return _outputs(q, k, v, segments, train)
 
@@ -141,10 +144,11 @@ def _gated_delta_backward(
     scale: float,
     segments: int,
     gated: bool,
+    lasting: Tensor | None = None,
 ) -> Gradients:
-    """Gradients of q and k (for each value head: [B, T, HV, K]), v, g (float32), beta and the initial state."""
+    """Gradients of q and k (for each value head: [B, T, HV, K]), v, g (float32), beta, the first state, `lasting`."""
     q, k, d_output = (_aligned(x) for x in (q, k, d_output))
-    d_q, d_k, d_v, d_g, d_beta, d_initial = _gradients(q, v, beta)
+    d_q, d_k, d_v, d_g, d_beta, d_initial, d_lasting = _gradients(q, v, beta, lasting)
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
     rows = v.shape[0] * value_heads
     size = chunk(v.dtype)
@@ -171,11 +175,12 @@ def _gated_delta_backward(
                 _join(transitions, d_ends, v.dtype, reverse=True)
         chosen = tile("inputs_backward", key_size, value_size, v.dtype)
         inputs_backward_kernel[(rows * chunks,)](
-            q, k, gates, d_output, d_v, errors, befores, d_afters, d_q, d_k, d_g, d_beta, scale,
+            q, k, gates, None if lasting is None else lasting.contiguous(), d_output, d_v, errors, befores, d_afters,
+            d_q, d_k, d_g, d_beta, None if lasting is None else d_lasting, scale,
             tokens, heads, value_heads, chunks, plane, BK=chosen.columns,
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
-    return d_q, d_k, d_v, d_g, d_beta, d_initial
+    return d_q, d_k, d_v, d_g, d_beta, d_initial, d_lasting
 
 
 def _fake_gated_delta_backward(
@@ -194,11 +199,12 @@ def _fake_gated_delta_backward(
     scale: float,
     segments: int,
     gated: bool,
+    lasting: Tensor | None = None,
 ) -> Gradients:
-    return _gradients(q, v, beta)
+    return _gradients(q, v, beta, lasting)
 
 
-def _gradients(q: Tensor, v: Tensor, beta: Tensor) -> Gradients:
+def _gradients(q: Tensor, v: Tensor, beta: Tensor, lasting: Tensor | None) -> Gradients:
     batch, tokens, value_heads, value_size = v.shape
     shares = (batch, tokens, value_heads, q.shape[-1])
     return (
@@ -208,27 +214,30 @@ def _gradients(q: Tensor, v: Tensor, beta: Tensor) -> Gradients:
         v.new_empty((batch, tokens, value_heads), dtype=torch.float32),
         beta.new_empty((batch, tokens, value_heads)),
         v.new_empty((batch, value_heads, q.shape[-1], value_size), dtype=torch.float32),
+        v.new_empty(0 if lasting is None else lasting.shape, dtype=torch.float32),
     )
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Saved) -> None:
-    q, k, v, g, beta, initial_state, scale, segments, _ = inputs
+    q, k, v, g, beta, initial_state, scale, segments, _, lasting = inputs
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*output[2:])
-    ctx.save_for_backward(q, k, v, beta, *output[2:])
+    ctx.save_for_backward(q, k, v, beta, lasting, *output[2:])
     ctx.scale, ctx.segments, ctx.gated, ctx.started = scale, segments, g is not None, initial_state is not None
 
 
 def _backward(ctx: Any, d_output: Tensor | None, d_last: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-    q, k, v, beta, *saved = ctx.saved_tensors
+    q, k, v, beta, lasting, *saved = ctx.saved_tensors
     d_output = torch.zeros_like(v) if d_output is None else d_output
-    d_q, d_k, d_v, d_g, d_beta, d_initial = gated_delta_backward(
-        d_output, d_last, q, k, v, beta, *saved, ctx.scale, ctx.segments, ctx.gated
+    d_q, d_k, d_v, d_g, d_beta, d_initial, d_lasting = gated_delta_backward(
+        d_output, d_last, q, k, v, beta, *saved, ctx.scale, ctx.segments, ctx.gated, lasting
     )
     groups = v.shape[2] // k.shape[2]
     if groups > 1:
         d_q, d_k = (x.view(*x.shape[:2], k.shape[2], groups, -1).sum(3) for x in (d_q, d_k))
-    return d_q, d_k, d_v, d_g if ctx.gated else None, d_beta, d_initial if ctx.started else None, None, None, None
+    d_g, d_initial = d_g if ctx.gated else None, d_initial if ctx.started else None
+    d_lasting = None if lasting is None else d_lasting.to(lasting.dtype)
+    return d_q, d_k, d_v, d_g, d_beta, d_initial, None, None, None, d_lasting
 
 
 def _on(x: Tensor) -> AbstractContextManager[Any]:
@@ -304,15 +313,15 @@ def _define(name: str, schema: str, run: Callable[..., Any], fake: Callable[...,
 gated_delta = _define(
     "gated_delta",
     "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor beta, Tensor? initial_state, float scale, SymInt segments, "
-    "bool train) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "bool train, Tensor? lasting=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _gated_delta,
     _fake_gated_delta,
 )
 gated_delta_backward = _define(
     "gated_delta_backward",
     "(Tensor d_output, Tensor? d_last, Tensor q, Tensor k, Tensor v, Tensor beta, Tensor inverse, Tensor scores, "
-    "Tensor gates, Tensor errors, Tensor befores, Tensor transitions, float scale, SymInt segments, bool gated)"
-    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor gates, Tensor errors, Tensor befores, Tensor transitions, float scale, SymInt segments, bool gated, "
+    "Tensor? lasting=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _gated_delta_backward,
     _fake_gated_delta_backward,
 )

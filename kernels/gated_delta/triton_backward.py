@@ -120,6 +120,7 @@ def inputs_backward_kernel(
     q,
     k,
     gates,
+    lasting,
     d_output,
     d_values,
     errors,
@@ -129,6 +130,7 @@ def inputs_backward_kernel(
     d_k,
     d_g,
     d_beta,
+    d_lasting,
     scale,
     tokens,
     heads,
@@ -198,6 +200,10 @@ def inputs_backward_kernel(
     d_strength = tl.zeros((C,), tl.float32)
     at_end = tl.zeros((C,), tl.float32)
     d_state = tl.zeros((V,), tl.float32)
+    ENDS: tl.constexpr = GATED or lasting is not None
+    if lasting is not None:
+        place = (batch * chunks + n) * value_heads + value_head
+        lasts = tl.load(lasting + place).to(tl.float32)
     for _ in range(K // BK):
         keys = tl.load(k + key_offsets, mask=inside[:, None], other=0.0)
         queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
@@ -207,8 +213,11 @@ def inputs_backward_kernel(
         # dg is a small difference of large sums. Beta goes to the keys, not into d_scores and d_system, and these
         # rounded keys into dg as well: so each rounding stands in both sums and falls out (0.33 % for 0.45 at K = 64).
         written = (keys.to(tl.float32) * strength[:, None]).to(kind)
+        if lasting is not None:
+            column *= lasts
         if GATED:
             column *= kept
+        if ENDS:
             at_end += tl.sum(written.to(tl.float32) * column, 1)
         column = tl.dot(d_scores_t, queries, column, input_precision=PRECISION)
         column = tl.dot(d_system_t, keys, column, input_precision=PRECISION)
@@ -241,6 +250,8 @@ def inputs_backward_kernel(
         d_afters += BK
 
     gate_offsets = first * value_heads + value_head + rows * value_heads
+    if lasting is not None:
+        tl.store(d_lasting + place, tl.sum(at_end, 0))
     tl.store(d_beta + gate_offsets, d_strength.to(d_beta.dtype.element_ty), mask=inside)
     if GATED:
         at_end = tl.sum(at_end, 0) + tl.exp2(last_sum) * tl.sum(d_state, 0)

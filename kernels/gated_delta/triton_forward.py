@@ -9,6 +9,7 @@ S' = exp(gl) S + K^T (exp(gl - gc) beta E). (`chunked` solves for U = beta E; E 
 Axes: B batch, T tokens, H heads of q and k, HV heads of v and of the state, X = B HV, N chunks of C tokens, G segments
 of `span` chunks. Tensors between the kernels are padded to whole chunks: `gates` [4, X, N C], float32, are gc / log 2,
 beta, exp(gc) and beta exp(gl - gc); A and P are [X, N, C, C], errors [X, N, V, C], states [X, N, V, K].
+`lasting` [B, N, HV], if given, multiplies the last of the gates: 0 for a chunk whose writes end with it.
 States, errors and reads are worked on transposed, value columns as rows (names in `_t`): then each product's result is
 the next one's left operand and stays in registers. Tiles are loaded and stored through descriptors (TMA on Hopper).
 Head counts and lengths are run-time numbers and not specialised, so that no architecture compiles anything anew.
@@ -30,6 +31,7 @@ def prepare_kernel(
     k,
     g,
     beta,
+    lasting,
     inverse,
     scores,
     gates,
@@ -82,6 +84,8 @@ def prepare_kernel(
         grown = tl.exp2(sums)
     else:
         grown = tl.full((C,), 1.0, tl.float32)
+    if lasting is not None:
+        kept *= tl.load(lasting + (batch * chunks + n) * value_heads + value_head).to(tl.float32)
     # Zero behind the last token: there the tiles of q, k and v hold another sequence's rows.
     tl.store(gates + 2 * plane.to(tl.int64), tl.where(inside, grown, 0.0))
     tl.store(gates + 3 * plane.to(tl.int64), kept)
