@@ -1,0 +1,158 @@
+"""Token routing by Triton kernels, with gradients; what `dispatch` runs on a GPU.
+
+The softmax branch has kernels of its own. The linear branch is the gated delta rule's, whose state drops the writes of
+softmax-typed chunks. Settings that the kernels of a branch do not know run in PyTorch (`chunked`). Triton is imported
+by the first call, not with this module: a machine without a GPU need not have it.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from hybridsearch.kernels.gated_delta import fused as gated_delta
+from hybridsearch.kernels.gated_delta.tiles import chunk as delta_chunk
+from hybridsearch.kernels.registration import refuses_device
+from hybridsearch.kernels.token_routing import chunked
+from hybridsearch.kernels.token_routing.reference import LinearState, OwnChunk
+
+CHUNKS = (16, 32, 64, 128)
+"""Tokens of a chunk that the softmax kernels know."""
+
+LARGEST = 128
+"""The largest key and value size of a softmax head."""
+
+
+def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Why the kernels cannot serve this device, dtype and key size of a softmax head; empty if they can."""
+    refused = refuses_device(device)
+    if refused:
+        return refused
+    if torch.cuda.get_device_capability(device)[0] < 9:
+        return "needs compute capability 9.0 or more"
+    if dtype != torch.bfloat16:
+        return f"needs bfloat16, found {dtype}"
+    return f"key size {head_dim} is above {LARGEST}" if head_dim > LARGEST else ""
+
+
+def refuses_step(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Why the decoding step cannot serve this device and dtype; it takes any size."""
+    return refuses_device(device) or ("adds up in float32, found float64" if dtype == torch.float64 else "")
+
+
+def token_routed_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    linear_q: Tensor,
+    linear_k: Tensor,
+    linear_v: Tensor,
+    g: Tensor | None,
+    beta: Tensor,
+    route: Tensor,
+    *,
+    chunk: int,
+    own_chunk: OwnChunk = "both",
+    decay_through: bool = True,
+    scale: float | None = None,
+    linear_scale: float | None = None,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor, LinearState]:
+    """Outputs of the softmax branch [B, T, A, Va] and of the linear branch [B, T, H, V], and the linear state.
+
+    Arguments as in `reference`; differentiable once. PyTorch computes the softmax branch of chunks that are not in
+    `CHUNKS`, of values wider than `LARGEST` and of scales not above 0; and the linear branch of chunks other than 64,
+    keys wider than 128, queries that do not see their own chunk, and a state that does not decay through.
+    """
+    if chunk in CHUNKS and v.shape[-1] <= LARGEST and (scale is None or scale > 0.0):
+        reads_own = own_chunk != "linear"
+        softmax_out = softmax_branch(q, k, v, route[..., 0], chunk=chunk, reads_own=reads_own, scale=scale)
+    else:
+        softmax_out = chunked.softmax_branch(q, k, v, route[..., 0], chunk=chunk, own_chunk=own_chunk, scale=scale)
+    refused = gated_delta.refuses(linear_v.device, linear_v.dtype, linear_k.shape[-1])
+    reads_own, decays = own_chunk != "softmax", decay_through or g is None
+    inputs = (linear_q, linear_k, linear_v, g, beta, route[..., 1])
+    if refused or not reads_own or not decays or chunk != delta_chunk(linear_v.dtype):
+        linear_out, state = chunked.linear_branch(
+            *inputs,
+            chunk=chunk,
+            reads_own=reads_own,
+            decay_through=decay_through,
+            scale=linear_scale,
+            initial_state=initial_state,
+        )
+    else:
+        linear_out, state = linear_branch(*inputs, chunk=chunk, scale=linear_scale, initial_state=initial_state)
+    return softmax_out, linear_out, state
+
+
+def softmax_branch(
+    q: Tensor, k: Tensor, v: Tensor, gate: Tensor, *, chunk: int, reads_own: bool, scale: float | None = None
+) -> Tensor:
+    """[B, T, A, Va] in v's dtype; `gate` [B, N, H] is 1 for softmax-typed chunks, 0 for the others."""
+    from hybridsearch.kernels.token_routing import operators
+
+    key_size, value_size = k.shape[-1], v.shape[-1]
+    scale = key_size**-0.5 if scale is None else scale
+    more_keys, more_values = (64 - key_size if key_size <= 64 else 128 - key_size), -value_size % 64
+    q, k = q.to(v.dtype), k.to(v.dtype)
+    if more_keys:
+        q, k = pad(q, (0, more_keys)), pad(k, (0, more_keys))
+    if more_values:
+        v = pad(v, (0, more_values))
+    output: Tensor = operators.routed_softmax(q, k, v, gate, scale, chunk, reads_own)[0]
+    return output[..., :value_size] if more_values else output
+
+
+def linear_branch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    g: Tensor | None,
+    beta: Tensor,
+    gate: Tensor,
+    *,
+    chunk: int,
+    scale: float | None = None,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, LinearState]:
+    """[B, T, H, V] in v's dtype and the state; `gate` [B, N, H] is 1 for linear-typed chunks, 0 for the others.
+
+    The open chunk's writes never end with it: it is run on its own, from the state that the complete ones left.
+    """
+    batch, tokens, heads, size = k.shape
+    closed = tokens - tokens % chunk
+
+    def run(part: slice, state: Tensor | None, lasting: Tensor | None) -> tuple[Tensor, Tensor]:
+        decays = None if g is None else g[:, part]
+        rows = q[:, part], k[:, part], v[:, part], decays, beta[:, part]
+        return gated_delta.gated_delta_rule(*rows, scale=scale, initial_state=state, lasting=lasting)
+
+    outputs, entering = [], None if initial_state is None else initial_state.to(torch.float32)
+    if closed:
+        output, entering = run(slice(closed), entering, gate)
+        outputs.append(output)
+    if entering is None:
+        entering = k.new_zeros(batch, heads, size, v.shape[-1], dtype=torch.float32)
+    running, decay = entering, entering.new_ones(batch, heads)
+    if closed < tokens:
+        output, running = run(slice(closed, tokens), entering, None)
+        outputs.append(output)
+        if g is not None:
+            decay = g[:, closed:].float().clamp(min=chunked.LOWEST_LOG_DECAY).sum(1).exp()
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1), LinearState(entering, running, decay)
+
+
+def paged_attention_step(
+    q: Tensor,
+    pages: tuple[Tensor, Tensor],
+    rows: Tensor,
+    own: tuple[Tensor, Tensor] | None,
+    *,
+    scale: float | None = None,
+) -> Tensor:
+    """As `paged.paged_attention_step`, in two launches; without gradients."""
+    from hybridsearch.kernels.token_routing import operators
+
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    output: Tensor = operators.paged_attention_step(q, *pages, rows, *((None, None) if own is None else own), scale)
+    return output
