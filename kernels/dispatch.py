@@ -119,20 +119,28 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
 }
 
 
+CONVOLUTION_WIDTH = 4
+"""What `describe` asks the short convolution for, in the place of a head size."""
+
+
 @lru_cache(maxsize=1024)
 def choose(operation: str, device: torch.device, dtype: torch.dtype, head_dim: int) -> Implementation:
     """The first implementation of `operation` that serves this device, dtype and head size."""
     return next(way for way in TABLE[operation] if not way.refuses(device, dtype, head_dim))
 
 
-def describe(
-    device: torch.device, dtype: torch.dtype = torch.float32, head_dim: int = 64
-) -> list[tuple[str, str, str]]:
-    """For every operation: its name, the implementation that serves, and why each faster one does not."""
+def describe(device: torch.device, dtype: torch.dtype | None = None, head_dim: int = 64) -> list[tuple[str, str, str]]:
+    """For every operation: its name, the implementation that serves, and why each faster one does not.
+
+    `dtype` none means that of training: bfloat16 on a GPU, else float32.
+    """
+    if dtype is None:
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     rows = []
     for operation, ways in TABLE.items():
-        chosen = choose(operation, device, dtype, head_dim)
-        notes = [f"{way.name}: {way.refuses(device, dtype, head_dim)}" for way in ways[: ways.index(chosen)]]
+        size = CONVOLUTION_WIDTH if operation.startswith("short_conv") else head_dim
+        chosen = choose(operation, device, dtype, size)
+        notes = [f"{way.name}: {way.refuses(device, dtype, size)}" for way in ways[: ways.index(chosen)]]
         if chosen.function is attention.causal_attention_cuda and torch.cuda.is_available():
             notes.append(f"backend: {attention.active_backend(device, dtype, head_dim)}")
         rows.append((operation, chosen.name, "; ".join(notes) or "first choice"))
