@@ -20,7 +20,7 @@ from hybridsearch.settings import ConstraintSettings, EvaluationSettings, RungSe
 from hybridsearch.spec.canonical import canonical_json, content_hash, readable_name
 from hybridsearch.tabular.table import About, Run, Table
 from hybridsearch.trial import Candidate, Evaluator, Job, Report, TrialState
-from hybridsearch.workers.replay import chosen
+from hybridsearch.workers.replay import chosen, evaluator
 
 STEPS = (50, 100, 200)
 
@@ -78,9 +78,7 @@ def searched(table: Table, root: Path, workers: int = 3, **changes: Any) -> list
     settings = SearchSettings.model_validate({"study": "s", "space": "tiny", "budget": {"trials": 25}, **changes})
     plan = replay.plan(settings, table, places(root, tracking="none"))
     clock = simulated.Clock(epoch=1000.0)
-    start(
-        plan, lambda c, _: simulated.run(c, replay.evaluator(table), workers, clock), Silent(), machine="", clock=clock
-    )
+    start(plan, lambda c, _: simulated.run(c, evaluator(table), workers, clock), Silent(), machine="", clock=clock)
     with Store.open(plan.places.store) as store:
         return sorted((round((t.ended or 0) - 1000.0, 4), t.candidate.hash, t.state.value) for t in store.trials("s"))
 
