@@ -56,7 +56,7 @@ def test_compiles_without_a_graph_break(device: torch.device, name: str) -> None
 def test_stands_in_a_cuda_graph(device: torch.device, name: str) -> None:
     given = leaves(device)
     expected = gradients(CALLS[name], given)
-    stream = torch.cuda.Stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         gradients(CALLS[name], given)
