@@ -173,12 +173,12 @@ def _gated_delta_backward(
             )  # fmt: skip
             if alone and d_ends is not None:
                 _join(transitions, d_ends, v.dtype, reverse=True)
+        routed = {} if lasting is None else {"lasting": lasting.contiguous(), "d_lasting": d_lasting}
         chosen = tile("inputs_backward", key_size, value_size, v.dtype)
         inputs_backward_kernel[(rows * chunks,)](
-            q, k, gates, None if lasting is None else lasting.contiguous(), d_output, d_v, errors, befores, d_afters,
-            d_q, d_k, d_g, d_beta, None if lasting is None else d_lasting, scale,
+            q, k, gates, d_output, d_v, errors, befores, d_afters, d_q, d_k, d_g, d_beta, scale,
             tokens, heads, value_heads, chunks, plane, BK=chosen.columns,
-            **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+            **sizes, **routed, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
     return d_q, d_k, d_v, d_g, d_beta, d_initial, d_lasting
 

@@ -120,7 +120,6 @@ def inputs_backward_kernel(
     q,
     k,
     gates,
-    lasting,
     d_output,
     d_values,
     errors,
@@ -130,7 +129,6 @@ def inputs_backward_kernel(
     d_k,
     d_g,
     d_beta,
-    d_lasting,
     scale,
     tokens,
     heads,
@@ -143,6 +141,8 @@ def inputs_backward_kernel(
     C: tl.constexpr,
     GATED: tl.constexpr,
     PRECISION: tl.constexpr,
+    lasting=None,
+    d_lasting=None,
 ):
     """One chunk of one head: dq and dk (a value head's share), dg and dbeta, BK key columns at a time. Grid: X N."""
     n = tl.program_id(0) % chunks

@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 
 from hybridsearch.kernels.gated_delta import fused as gated_delta
 from hybridsearch.kernels.gated_delta.tiles import chunk as delta_chunk
+from hybridsearch.kernels.gated_delta.tiles import padded_sizes
 from hybridsearch.kernels.registration import refuses_device
 from hybridsearch.kernels.token_routing import chunked
 from hybridsearch.kernels.token_routing.reference import LinearState, OwnChunk
@@ -63,26 +64,72 @@ def token_routed_attention(
     `CHUNKS`, of values wider than `LARGEST` and of scales not above 0; and the linear branch of chunks other than 64,
     keys wider than 128, queries that do not see their own chunk, and a state that does not decay through.
     """
-    if chunk in CHUNKS and v.shape[-1] <= LARGEST and (scale is None or scale > 0.0):
-        reads_own = own_chunk != "linear"
-        softmax_out = softmax_branch(q, k, v, route[..., 0], chunk=chunk, reads_own=reads_own, scale=scale)
+    by_kernels = chunk in CHUNKS and v.shape[-1] <= LARGEST and (scale is None or scale > 0.0)
+    reads_own, decays = own_chunk != "softmax", decay_through or g is None
+    refused = gated_delta.refuses(linear_v.device, linear_v.dtype, linear_k.shape[-1])
+    delta_by_kernels = reads_own and decays and chunk == delta_chunk(linear_v.dtype) and not refused
+    linear = (linear_q, linear_k, linear_v, g, beta, route[..., 1])
+    if by_kernels and delta_by_kernels and _need_no_padding(v, k, linear_v, linear_k, chunk):
+        return side_by_side(
+            q, k, v, route[..., 0], *linear, chunk=chunk, reads_own=own_chunk != "linear",
+            scale=scale, linear_scale=linear_scale, initial_state=initial_state,
+        )  # fmt: skip
+    if by_kernels:
+        softmax_out = softmax_branch(q, k, v, route[..., 0], chunk=chunk, reads_own=own_chunk != "linear", scale=scale)
     else:
         softmax_out = chunked.softmax_branch(q, k, v, route[..., 0], chunk=chunk, own_chunk=own_chunk, scale=scale)
-    refused = gated_delta.refuses(linear_v.device, linear_v.dtype, linear_k.shape[-1])
-    reads_own, decays = own_chunk != "softmax", decay_through or g is None
-    inputs = (linear_q, linear_k, linear_v, g, beta, route[..., 1])
-    if refused or not reads_own or not decays or chunk != delta_chunk(linear_v.dtype):
+    if delta_by_kernels:
+        linear_out, state = linear_branch(*linear, chunk=chunk, scale=linear_scale, initial_state=initial_state)
+    else:
         linear_out, state = chunked.linear_branch(
-            *inputs,
+            *linear,
             chunk=chunk,
             reads_own=reads_own,
             decay_through=decay_through,
             scale=linear_scale,
             initial_state=initial_state,
         )
-    else:
-        linear_out, state = linear_branch(*inputs, chunk=chunk, scale=linear_scale, initial_state=initial_state)
     return softmax_out, linear_out, state
+
+
+def _need_no_padding(v: Tensor, k: Tensor, linear_v: Tensor, linear_k: Tensor, chunk: int) -> bool:
+    """Whether the kernels take tokens and sizes as they are."""
+    sizes = linear_k.shape[-1], linear_v.shape[-1]
+    whole = sizes == padded_sizes(*sizes, linear_v.dtype) and v.shape[1] % chunk == 0
+    return whole and k.shape[-1] in (64, 128) and v.shape[-1] in (64, 128)
+
+
+def side_by_side(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    softmax_gate: Tensor,
+    linear_q: Tensor,
+    linear_k: Tensor,
+    linear_v: Tensor,
+    g: Tensor | None,
+    beta: Tensor,
+    linear_gate: Tensor,
+    *,
+    chunk: int,
+    reads_own: bool,
+    scale: float | None = None,
+    linear_scale: float | None = None,
+    initial_state: Tensor | None = None,
+) -> tuple[Tensor, Tensor, LinearState]:
+    """Both branches on two streams, for complete chunks and sizes that the kernels take as they are."""
+    from hybridsearch.kernels.token_routing.joint_operator import token_routed
+
+    scale = k.shape[-1] ** -0.5 if scale is None else scale
+    linear_scale = linear_k.shape[-1] ** -0.5 if linear_scale is None else linear_scale
+    q, k, linear_q, linear_k = q.to(v.dtype), k.to(v.dtype), linear_q.to(linear_v.dtype), linear_k.to(linear_v.dtype)
+    g, initial_state = (None if x is None else x.to(torch.float32) for x in (g, initial_state))
+    rows = q, k, v, softmax_gate, linear_q, linear_k, linear_v, g, beta, linear_gate, initial_state
+    train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in rows)
+    segments = gated_delta._segments(linear_v, linear_k.shape[-1])
+    outputs = token_routed(*rows, scale, linear_scale, segments, chunk, reads_own, train)
+    last = outputs[5]
+    return outputs[0], outputs[4], LinearState(last, last, last.new_ones(last.shape[:2]))
 
 
 def softmax_branch(

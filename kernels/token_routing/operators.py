@@ -159,11 +159,15 @@ def _backward(ctx: Any, d_output: Tensor | None, *_: None) -> tuple[Tensor | Non
         return (None,) * 7
     gate = ctx.saved_tensors[3]
     d_q, d_k, d_v, columns = routed_softmax_backward(d_output, *ctx.saved_tensors, ctx.scale, ctx.chunk, ctx.reads_own)
+    return d_q, d_k, d_v, gate_gradient(columns, gate, ctx.chunk), None, None, None
+
+
+def gate_gradient(columns: Tensor, gate: Tensor, chunk: int) -> Tensor:
+    """The sum over the softmax heads that follow a linear head and the tokens of a chunk; 0 where the gate is."""
     batch, chunks, linear_heads = gate.shape
     group = columns.shape[1] // linear_heads
-    # Every softmax head that follows a linear head, and every token of a chunk.
-    d_gate = columns.view(batch, linear_heads, group, chunks, ctx.chunk).sum((2, 4)).transpose(1, 2)
-    return d_q, d_k, d_v, (d_gate * (gate > 0.5)).to(gate.dtype), None, None, None
+    d_gate = columns.view(batch, linear_heads, group, chunks, chunk).sum((2, 4)).transpose(1, 2)
+    return (d_gate * (gate > 0.5)).to(gate.dtype)
 
 
 def tile(kernel: str, q: Tensor, v: Tensor) -> Tile:

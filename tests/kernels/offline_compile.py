@@ -67,6 +67,9 @@ def source(launch: Launch) -> ASTSource:
             signature[name] = "fp32" if isinstance(value, float) else "i32"
             if isinstance(value, int) and not value % 16 and not kernel.params[position].do_not_specialize:
                 attributes[(position,)] = [["tt.divisibility", 16]]
+    for name in names:  # what a launch leaves out is none
+        if name not in signature:
+            signature[name], constants[name] = "constexpr", None
     return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
 
 

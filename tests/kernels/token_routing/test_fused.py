@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridsearch.kernels.token_routing import chunked, fused, operators, reference
+from hybridsearch.kernels.token_routing import chunked, fused, joint_operator, operators, reference
 
 GPU = torch.cuda.is_available()
 # Relative to the norm: exact arithmetic in the interpreter; in bfloat16 roundings of 2^-9 in a row.
@@ -221,6 +221,49 @@ def test_the_door_takes_every_setting(device: torch.device, options: dict[str, A
     compare(through(fused), through(reference), inputs, device, 6e-3)
 
 
+def compare_both(device: torch.device, tokens: int, size: int, *, stateful: bool = True, gated: bool = True) -> None:
+    q, k, v, softmax = attention_inputs(tokens, sizes=(size, size))
+    linear_q, linear_k, linear_v, g, beta, linear, state = delta_inputs(
+        tokens, size=size, stateful=stateful, gated=gated
+    )
+    inputs = [q, k, v, softmax, linear_q, linear_k, linear_v, g, beta, linear, state]
+
+    def ours(*given: Any) -> tuple[Tensor, ...]:
+        options = {"reads_own": True, "initial_state": given[10]}
+        of_softmax, of_delta, after = fused.side_by_side(*given[:10], chunk=64, **options)
+        return (of_softmax, of_delta, after.running)
+
+    def oracle(*given: Any) -> tuple[Tensor, ...]:
+        of_softmax = chunked.softmax_branch(*given[:4], chunk=64, own_chunk="both", scale=None)
+        options = {"reads_own": True, "decay_through": True, "initial_state": given[10]}
+        of_delta, after = chunked.linear_branch(*given[4:10], chunk=64, **options)
+        return (of_softmax, of_delta, after.running)
+
+    compare(ours, oracle, inputs, device, TOLERANCES[torch.bfloat16])
+
+
+@pytest.mark.parametrize("stateful", [True, False], ids=["state", "zeros"])
+def test_both_branches_side_by_side(device: torch.device, stateful: bool) -> None:
+    compare_both(device, 192, 64, stateful=stateful, gated=stateful)
+
+
+@pytest.mark.skipif(not GPU, reason="large shapes need a GPU")
+@pytest.mark.parametrize("size", [64, 128])
+def test_both_branches_side_by_side_on_the_gpu(device: torch.device, size: int) -> None:
+    compare_both(device, 2048, size)
+
+
+@pytest.mark.skipif(not GPU, reason="streams need a GPU")
+def test_side_by_side_again_and_again_gives_the_same(device: torch.device) -> None:
+    leaves = leaves_of_both(device, 2048)
+    results = []
+    for _ in range(20):
+        of_softmax, of_delta, _ = fused.token_routed_attention(*leaves, chunk=64)
+        results.append(torch.autograd.grad((of_softmax.float() * of_delta.float()).sum(), leaves))
+    for result in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], result, strict=True))
+
+
 def leaves_of_both(device: torch.device, tokens: int) -> list[Tensor]:
     q, k, v, softmax = attention_inputs(tokens)
     linear = delta_inputs(tokens)
@@ -274,6 +317,10 @@ def test_the_operator_keeps_its_contract(device: torch.device) -> None:
     gate = torch.ones(2, 1, 2, device=device, requires_grad=True)
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(operators.routed_softmax, (q, k, v, gate, 0.125, 64, True), test_utils=tests)
+    *rows, route = leaves_of_both(device, 64)
+    rows.insert(3, route[..., 0])
+    options = (route[..., 1], None, 0.125, 0.125, 1, 64, True, True)
+    torch.library.opcheck(joint_operator.token_routed, (*rows, *options), test_utils=tests)
 
 
 def test_nothing_looks_ahead(device: torch.device) -> None:
@@ -293,21 +340,33 @@ def test_nothing_looks_ahead(device: torch.device) -> None:
     assert all(torch.equal(x, y) for x, y in zip(before, outputs(), strict=True))
 
 
+def gradients_side_by_side(leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    q, k, v, linear_q, linear_k, linear_v, g, beta, route = leaves
+    of_softmax, of_delta, state = fused.side_by_side(
+        q, k, v, route[..., 0], linear_q, linear_k, linear_v, g, beta, route[..., 1], chunk=64, reads_own=True
+    )
+    loss = of_softmax.float().sum() + of_delta.float().square().sum() + state.running.sum()
+    return torch.autograd.grad(loss, leaves)
+
+
 @pytest.mark.skipif(not GPU, reason="CUDA graphs need a GPU")
-def test_stands_in_a_cuda_graph_that_is_routed_anew(device: torch.device) -> None:
-    leaves = leaves_of_both(device, 1000)
+@pytest.mark.parametrize(("tokens", "form"), [(1000, gradients_of_both), (1024, gradients_side_by_side)])
+def test_stands_in_a_cuda_graph_that_is_routed_anew(
+    device: torch.device, tokens: int, form: Callable[[list[Tensor]], tuple[Tensor, ...]]
+) -> None:
+    leaves = leaves_of_both(device, tokens)
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
-        gradients_of_both(leaves)
+        form(leaves)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        found = gradients_of_both(leaves)
+        found = form(leaves)
     with torch.no_grad():
-        leaves[-1].copy_(routes(2, 15, 2, "mixed", seed=1))
+        leaves[-1].copy_(routes(2, tokens // 64, 2, "mixed", seed=1))
     graph.replay()
     torch.cuda.synchronize()
-    for ours, theirs in zip(found, gradients_of_both(leaves), strict=True):
+    for ours, theirs in zip(found, form(leaves), strict=True):
         assert torch.equal(ours, theirs)
 
 
