@@ -11,6 +11,7 @@ from kernel_cases import (
     norms,
     short_conv,
     sliding_window,
+    token_routing,
 )
 from kernel_cases.case import SHAPES, STEPS, Operation, Shape
 
@@ -27,6 +28,7 @@ OPERATIONS: dict[str, tuple[Callable[[Shape], Operation], tuple[Shape, ...]]] = 
     "kimi_delta_rule": (kimi_delta.kimi_delta_rule, SHAPES),
     "kimi_delta_step": (kimi_delta.kimi_delta_step, STEPS),
     "sliding_window_attention": (sliding_window.sliding_window_attention, SHAPES),
+    "token_routed_attention": (token_routing.token_routed_attention, SHAPES),
     "short_conv": (short_conv.short_conv, SHAPES),
     "short_conv_step": (short_conv.short_conv_step, STEPS),
     "rms_norm": (norms.rms_norm, SHAPES),

@@ -210,6 +210,7 @@ def _paged_attention_step(
     output = q.new_empty((batch, heads, value_size))
     parts = q.new_empty((pages, group, value_size), dtype=torch.float32)
     sums = q.new_empty((2, pages, group), dtype=torch.float32)
+    listed = q.new_empty((batch * heads, pages), dtype=torch.int32)
     sizes = {"K": triton.next_power_of_2(key_size), "V": triton.next_power_of_2(value_size)}
     own_keys, own_values = (None if x is None else _dense(x) for x in (own_keys, own_values))
     strides = (0,) * 4 if own_keys is None or own_values is None else (*own_keys.stride()[:2], *own_values.stride()[:2])
@@ -220,8 +221,8 @@ def _paged_attention_step(
                 C=triton.next_power_of_2(chunk), **sizes, num_warps=4,
             )  # fmt: skip
         merge_kernel[(batch * heads,)](
-            q, own_keys, own_values, rows, parts, sums, output, scale, heads, pages, group, key_size, value_size,
-            0 if own_keys is None else own_keys.shape[2], *strides, **sizes, num_warps=4,
+            q, own_keys, own_values, rows, parts, sums, listed, output, scale, heads, pages, group,
+            key_size, value_size, 0 if own_keys is None else own_keys.shape[2], *strides, **sizes, num_warps=4,
         )  # fmt: skip
     return output
 

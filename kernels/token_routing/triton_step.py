@@ -91,6 +91,7 @@ def merge_kernel(
     rows,
     parts,
     sums,
+    listed,
     output,
     scale,
     heads,
@@ -106,8 +107,9 @@ def merge_kernel(
     K: tl.constexpr,
     V: tl.constexpr,
 ):
-    """One query: its open chunk, then its pages. Grid: B A. `key_batch` to `value_head` are strides."""
-    TOKENS: tl.constexpr = 16
+    """One query: its open chunk, then its pages, which it lists. Grid: B A. `key_batch` to `value_head` are strides."""
+    TOKENS: tl.constexpr = 32
+    OWNERS: tl.constexpr = 1024
     PAGES: tl.constexpr = 32
     x = tl.program_id(0).to(tl.int64)
     key_columns = tl.arange(0, K)
@@ -136,19 +138,26 @@ def merge_kernel(
             total = total * tl.exp2(most - now) + weight * tl.exp2(more - now)
             mixed = mixed * tl.exp2(most - now) + values * tl.exp2(more - now)
             most = now
-    for start in range(0, pages, PAGES):
-        page = start + tl.arange(0, PAGES)
+    listed += x * pages
+    count = 0
+    for start in range(0, pages, OWNERS):
+        page = start + tl.arange(0, OWNERS)
         mine = tl.load(rows + page, mask=page < pages, other=-1) == x // group
-        if tl.max(mine.to(tl.int32), 0) > 0:
-            place = page.to(tl.int64) * group + x % group
-            mores = tl.load(sums + place, mask=mine, other=-float("inf"))
-            weights = tl.load(sums + pages * group + place, mask=mine, other=0.0)
-            offsets = place[:, None] * value_size + value_columns[None, :]
-            values = tl.load(parts + offsets, mask=mine[:, None] & is_value[None, :], other=0.0)
-            now = tl.maximum(most, tl.max(mores, 0))
-            factors = tl.exp2(mores - now)
-            total = total * tl.exp2(most - now) + tl.sum(weights * factors, 0)
-            mixed = mixed * tl.exp2(most - now) + tl.sum(values * factors[:, None], 0)
-            most = now
+        tl.store(listed + count + tl.cumsum(mine.to(tl.int32), 0) - 1, page, mask=mine)
+        count += tl.sum(mine.to(tl.int32), 0)
+    tl.debug_barrier()  # other threads of the program read the list
+    for start in range(0, count, PAGES):
+        place = start + tl.arange(0, PAGES)
+        mine = place < count
+        place = tl.load(listed + place, mask=mine, other=0).to(tl.int64) * group + x % group
+        mores = tl.load(sums + place, mask=mine, other=-float("inf"))
+        weights = tl.load(sums + pages * group + place, mask=mine, other=0.0)
+        offsets = place[:, None] * value_size + value_columns[None, :]
+        values = tl.load(parts + offsets, mask=mine[:, None] & is_value[None, :], other=0.0)
+        now = tl.maximum(most, tl.max(mores, 0))
+        factors = tl.exp2(mores - now)
+        total = total * tl.exp2(most - now) + tl.sum(weights * factors, 0)
+        mixed = mixed * tl.exp2(most - now) + tl.sum(values * factors[:, None], 0)
+        most = now
     mixed /= tl.where(total == 0.0, 1.0, total)
     tl.store(output + x * value_size + value_columns, mixed.to(output.dtype.element_ty), mask=is_value)
