@@ -5,6 +5,7 @@ Scores are stored in the user's direction; `Score.minimised` turns all of them t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import stdev
 from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
@@ -77,6 +78,13 @@ class Score:
     directions: tuple[Direction, ...]
     violation: float = 0.0
     """Sum of the constraints' violations; 0 is feasible."""
+    errors: tuple[float, ...] = ()
+    """Standard error of each value over its seeds; empty where there is one seed, which says nothing of its error."""
+
+    @property
+    def errors_of_values(self) -> tuple[float, ...]:
+        """One error for each value, 0 where none is known."""
+        return self.errors or (0.0,) * len(self.values)
 
     @property
     def minimised(self) -> tuple[float, ...]:
@@ -90,8 +98,16 @@ def score(
     metrics: Mapping[str, float],
     *,
     final: bool,
+    replicates: Mapping[str, Sequence[float]] | None = None,
 ) -> Score:
     """Read the score of a report's metrics; below the last rung (`final` false) by the objectives' rung metrics.
+
+    Args:
+        objectives: of the study.
+        constraints: of the study.
+        metrics: means over the seeds.
+        final: whether this is the last rung.
+        replicates: per metric, one value for each seed.
 
     Raises:
         KeyError: a metric of an objective is missing.
@@ -101,7 +117,14 @@ def score(
         values=tuple(metrics[name] for name, _ in names),
         directions=tuple(direction for _, direction in names),
         violation=sum(constraint.violation(metrics) for constraint in constraints),
+        errors=_errors([(replicates or {}).get(name, ()) for name, _ in names]),
     )
+
+
+def _errors(replicates: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    if all(len(values) < 2 for values in replicates):
+        return ()
+    return tuple(stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0 for values in replicates)
 
 
 def reference_point(objectives: Sequence[Objective]) -> tuple[float, ...]:

@@ -184,6 +184,9 @@ class SearchSettings(Settings):
     `reduction`, which later arrivals may let it do. `stop`: it is told at once and for good. `off`: all go on."""
     ties: TieRule = "crowding"
     """Who goes first inside a front: the roomiest (NSGA-II), or the farthest from those before it (MO-ASHA)."""
+    margin: Annotated[float, Field(ge=0)] = 1.0
+    """Combined standard errors (over the seeds) by which a trial must be better in every objective to dominate another
+    at a rung. It has an effect from two seeds on."""
     workers: WorkerSettings = WorkerSettings()
     replay: str | None = None
     """Path of a table (relative to this file) to search in place of training: its candidates, evaluation and results,

@@ -58,6 +58,8 @@ class Ledger:
         self._ladder = Ladder.of_search(settings)
         self._front = empty_front(settings)
         self._trials: dict[int, TrialRecord] = {}
+        self._controls: dict[str, Candidate] = {}
+        self._states: Counter[TrialState] = Counter()
         self.waiting = store.waiting_at_rung(study)
         """Trials that pause at a rung and may be promoted."""
         for trial in sorted(store.trials(study), key=lambda t: (t.ended or 0.0, t.number)):
@@ -83,13 +85,12 @@ class Ledger:
     @property
     def counted(self) -> int:
         """Trials that count for the budget: all but controls and screened ones."""
-        screened = TrialState.SCREENED
-        return sum(trial.control is None and trial.state is not screened for trial in self._trials.values())
+        return len(self._trials) - len(self._controls) - self._states[TrialState.SCREENED]
 
     @property
     def controls(self) -> dict[str, Candidate]:
         """Controls that were recorded, by name."""
-        return {trial.control: trial.candidate for trial in self.trials if trial.control is not None}
+        return dict(self._controls)
 
     @property
     def hypervolume(self) -> float:
@@ -98,8 +99,7 @@ class Ledger:
 
     def counts(self) -> dict[TrialState, int]:
         """Trials in each state, zeros included."""
-        found = Counter(trial.state for trial in self._trials.values())
-        return {state: found[state] for state in TrialState}
+        return {state: self._states[state] for state in TrialState}
 
     def record(self, trial: int) -> TrialRecord:
         """A trial as it stands."""
@@ -258,6 +258,11 @@ class Ledger:
         self._remember(self._store.trial(self.study, trial))
 
     def _remember(self, trial: TrialRecord) -> None:
+        if trial.number in self._trials:
+            self._states[self._trials[trial.number].state] -= 1
+        self._states[trial.state] += 1
+        if trial.control is not None:
+            self._controls[trial.control] = trial.candidate
         self._trials[trial.number] = trial
         observation = self._observation(trial)
         self.history.record(observation)

@@ -16,7 +16,7 @@ from hybridsearch.control.proposer import Plan, Proposer
 from hybridsearch.control.snapshot import Silent, Snapshot, View, take
 from hybridsearch.control.standing import merged, missing, score_of
 from hybridsearch.errors import FailureReason
-from hybridsearch.search.history import Entry
+from hybridsearch.search.results import Entry
 from hybridsearch.search.rungs import Ladder
 from hybridsearch.search.scheduler import Action, Decision, decide, left_behind, promotion
 from hybridsearch.trial import Failure, Job, Report, TrialState
@@ -110,7 +110,7 @@ class Controller:
             return Action.STOP
         score = score_of(self._plan.settings, gathered, final=final)
         own = Entry(trial=trial, score=score, control=known.control is not None)
-        decision = decide(self._ledger.history.entries(report.rung), own, report.rung, self._ladder)
+        decision = decide(self._ledger.history.results(report.rung), own, report.rung, self._ladder)
         self._ledger.reached(report, score, decision)
         if decision.action is not Action.CONTINUE:
             self._out.discard(trial)

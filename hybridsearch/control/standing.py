@@ -52,7 +52,8 @@ def missing(settings: SearchSettings, metrics: Mapping[str, float], *, final: bo
 
 def score_of(settings: SearchSettings, reports: Sequence[Report], *, final: bool) -> Score:
     """The score of a trial from all its reports so far."""
-    return score(settings.objective_list, settings.constraint_list, merged(reports), final=final)
+    replicates = {name: values for report in reports for name, values in report.replicates.items()}
+    return score(settings.objective_list, settings.constraint_list, merged(reports), final=final, replicates=replicates)
 
 
 def empty_front(settings: SearchSettings) -> Front[int]:

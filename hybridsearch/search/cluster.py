@@ -18,7 +18,7 @@ import numpy as np
 from hybridsearch.objectives import reference_point
 from hybridsearch.pareto.dominance import Floats, non_dominated
 from hybridsearch.search.chain import Chain, chain_of, plan_of, row_of
-from hybridsearch.search.history import Cohort, History, Observation
+from hybridsearch.search.history import JUDGED, Cohort, History, Observation
 from hybridsearch.search.prior import prior_draft
 from hybridsearch.search.proposals import Draft, Proposal, Request, at_random, collect
 from hybridsearch.search.regression import Model, fit
@@ -40,7 +40,7 @@ NEAR = 60
 """Candidates one to three small steps away from the front."""
 FAR = 30
 """Candidates from anywhere."""
-DRAWS = 3
+DRAWS = 6
 DIRECTIONS = 64
 
 
@@ -83,16 +83,15 @@ class _Data:
 def _gather(history: History, cohort: Cohort, request: Request) -> _Data | None:
     space = request.space
     members = _bounded(cohort)
-    below = [o for o in history.judged if o.rung_scores and max(o.rung_scores) < cohort.rung][-TOLD:]
+    below = history.latest(JUDGED, TOLD, lambda o: bool(o.rung_scores) and max(o.rung_scores) < cohort.rung)
     lifted = _lifted(below, cohort)
     known = [(o, np.array(cohort.score(o).values), np.zeros(len(request.objectives))) for o in members]
     found = [(row, *told) for o, *told in (*known, *lifted) if (row := row_of(space, o.architecture)) is not None]
     if len(found) < ENOUGH:
         return None
     signs = np.array([-1.0 if d == "maximize" else 1.0 for d in cohort.score(members[0]).directions])
-    minimised = np.array([cohort.score(o).minimised for o in cohort.members])
-    violation = [cohort.score(o).violation for o in cohort.members]
-    leading = np.flatnonzero(non_dominated(minimised, violation)).tolist()
+    minimised = cohort.values
+    leading = np.flatnonzero(non_dominated(minimised, cohort.violations)).tolist()
     plans = [(i, plan_of(space, cohort.members[i].architecture)) for i in leading]
     return _Data(
         rows=np.array([row for row, *_ in found]),
@@ -131,10 +130,11 @@ def _lifted(below: Sequence[Observation], cohort: Cohort) -> list[tuple[Observat
 
 def _line(rung: int, cohort: Cohort) -> tuple[Floats, ...] | None:
     """Per objective: slope, offset, residual variance, and the range of what was seen at the cohort's rung."""
-    pairs = [(o.rung_scores[rung].values, cohort.score(o).values) for o in cohort.members if rung in o.rung_scores]
+    members = cohort.members[-4 * TOLD :]
+    pairs = [(o.rung_scores[rung].values, cohort.score(o).values) for o in members if rung in o.rung_scores][-TOLD:]
     if len(pairs) < ENOUGH // 2:
         return None
-    early, late = (np.array(values) for values in zip(*pairs[-TOLD:], strict=True))
+    early, late = (np.array(values) for values in zip(*pairs, strict=True))
     centred = early - early.mean(axis=0)
     scatter = (centred**2).sum(axis=0)
     slope = np.where(scatter > 0, (centred * late).sum(axis=0) / np.where(scatter > 0, scatter, 1.0), 0.0)

@@ -5,17 +5,28 @@ compared there alone. A failed or screened one is never compared: a broken archi
 not look good (it would draw the whole search to it).
 """
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from bisect import insort
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice
+from operator import attrgetter
+
+import numpy as np
 
 from hybridsearch.errors import InvalidSetting
 from hybridsearch.objectives import Score
 from hybridsearch.pareto.crowding import ranking
+from hybridsearch.pareto.dominance import Floats
+from hybridsearch.search.results import Entry, Results
 from hybridsearch.trial import TrialState
+
+__all__ = ["Cohort", "Entry", "History", "Observation", "Results"]
 
 JUDGED = (TrialState.FINISHED, TrialState.STOPPED, TrialState.PAUSED)
 """States of trials that rest at the last rung they reached, so that it tells how good they are."""
 FAILED = (TrialState.FAILED, TrialState.SCREENED)
+RESTING = (*JUDGED, *FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,15 +62,6 @@ class Observation:
             )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A result recorded at one rung."""
-
-    trial: int
-    score: Score
-    control: bool = False
-
-
 class Cohort:
     """Resting trials that can be compared: all were scored at the same rung."""
 
@@ -73,25 +75,40 @@ class Cohort:
         """The member's score at the cohort's rung."""
         return member.rung_scores[self.rung]
 
+    @cached_property
+    def values(self) -> Floats:
+        """(members, objectives), minimised."""
+        return np.array([self.score(member).minimised for member in self.members])
+
+    @cached_property
+    def violations(self) -> Floats:
+        """(members,), 0 where feasible."""
+        return np.array([self.score(member).violation for member in self.members])
+
     def leaders(self, count: int) -> list[Observation]:
         """The best members, best first: by rank (constraints first), then the roomier, then the earlier."""
         if self._leaders[0] < count:
-            scores = [self.score(member) for member in self.members]
-            order = ranking([s.minimised for s in scores], [s.violation for s in scores], enough=count).order
+            order = ranking(self.values, self.violations, enough=count).order
             self._leaders = (count, [self.members[index] for index in order[:count].tolist()])
         return self._leaders[1][:count]
 
 
 class History:
-    """The trials of one study, always in the order of their numbers, however late their results arrive."""
+    """The trials of one study, always in the order of their numbers, however late their results arrive.
+
+    Whatever is asked for after one more trial was recorded costs no pass over all of them: lists are kept by state,
+    results by rung.
+    """
 
     def __init__(self, observations: Iterable[Observation] = ()) -> None:
         self._by_number: dict[int, Observation] = {}
         self._hashes: dict[str, int] = {}
-        self._ordered: tuple[Observation, ...] | None = ()
-        self._grouped: dict[TrialState, tuple[Observation, ...]] = {}
-        self._cohorts: dict[int, Cohort | None] = {}
-        self._entries: dict[int, dict[int, Entry]] = {}
+        self._numbers: list[int] = []
+        self._in_state: dict[TrialState, dict[int, Observation]] = {state: {} for state in TrialState}
+        self._listed: dict[TrialState, tuple[Observation, ...]] = {}
+        self._results: dict[int, Results] = {}
+        self._changes: dict[int, int] = {}
+        self._cohorts: dict[int, tuple[tuple[int, ...], Cohort]] = {}
         for observation in observations:
             self.record(observation)
 
@@ -101,26 +118,34 @@ class History:
         Raises:
             InvalidSetting: the number belongs to another architecture.
         """
-        known = self._by_number.get(observation.trial)
+        number = observation.trial
+        known = self._by_number.get(number)
         if known is not None and known.hash != observation.hash:
-            raise InvalidSetting(f"trial {observation.trial} is {known.hash[:8]} already, found {observation.hash[:8]}")
-        self._by_number[observation.trial] = observation
-        self._hashes.setdefault(observation.hash, observation.trial)
-        self._ordered = None
-        self._grouped.clear()
-        self._enter(observation)
-        if observation.state in JUDGED or (known is not None and known.state in JUDGED):
-            self._cohorts.clear()
+            raise InvalidSetting(f"trial {number} is {known.hash[:8]} already, found {observation.hash[:8]}")
+        if known is None:
+            insort(self._numbers, number)
+        else:
+            del self._in_state[known.state][number]
+            self._listed.pop(known.state, None)
+        self._by_number[number] = observation
+        self._hashes.setdefault(observation.hash, number)
+        self._in_state[observation.state][number] = observation
+        self._listed.pop(observation.state, None)
+        self._enter(observation, known)
 
-    def _enter(self, observation: Observation) -> None:
+    def _enter(self, observation: Observation, known: Observation | None) -> None:
         """Keep the results by rung; who failed sets no standard for others."""
-        for rung, found in observation.rung_scores.items():
-            at_rung = self._entries.setdefault(rung, {})
-            if observation.state in FAILED:
-                at_rung.pop(observation.trial, None)
-            else:
+        before = {} if known is None else known.rung_scores
+        for rung in {**before, **observation.rung_scores}:
+            results = self._results.setdefault(rung, Results())
+            found = observation.rung_scores.get(rung)
+            if observation.state in FAILED or found is None:
+                results.discard(observation.trial)
+            elif known is None or known.state in FAILED or before.get(rung) != found:
                 control = observation.control is not None
-                at_rung[observation.trial] = Entry(trial=observation.trial, score=found, control=control)
+                results.record(Entry(trial=observation.trial, score=found, control=control))
+            if observation.state in JUDGED or (known is not None and known.state in JUDGED):
+                self._changes[rung] = self._changes.get(rung, 0) + 1
 
     def of(self, trial: int) -> Observation:
         """One trial.
@@ -136,9 +161,7 @@ class History:
     @property
     def observations(self) -> tuple[Observation, ...]:
         """All trials, by number."""
-        if self._ordered is None:
-            self._ordered = tuple(self._by_number[number] for number in sorted(self._by_number))
-        return self._ordered
+        return tuple(map(self._by_number.__getitem__, self._numbers))
 
     @property
     def hashes(self) -> Set[str]:
@@ -158,27 +181,28 @@ class History:
     @property
     def failed(self) -> tuple[Observation, ...]:
         """Trials that failed or broke a constraint before training."""
-        return tuple(o for o in self.observations if o.state in FAILED)
+        return self._in(*FAILED)
 
     @property
     def running(self) -> tuple[Observation, ...]:
         """Trials that nothing is known of yet but that they are on their way: waiting, running, or paused unscored."""
-        return tuple(o for o in self.observations if not o.state.final and not _rests(o))
+        unscored = [o for o in self._in(TrialState.PAUSED) if not o.rung_scores]
+        return _by_number((*unscored, *self._in(TrialState.WAITING, TrialState.RUNNING)))
 
-    @property
-    def judged(self) -> tuple[Observation, ...]:
-        """Trials that rest at the last rung they reached: finished, stopped, or paused."""
-        return tuple(o for o in self.observations if o.state in JUDGED)
+    def latest(
+        self, states: Iterable[TrialState], count: int, wanted: Callable[[Observation], bool]
+    ) -> list[Observation]:
+        """The `count` youngest trials in one of the states that are wanted, by number."""
+        found: list[Observation] = []
+        for state in states:
+            found += islice(filter(wanted, reversed(self._in(state))), count)
+        return list(_by_number(found))[-count:] if count else []
 
-    @property
-    def resting(self) -> tuple[Observation, ...]:
-        """All others: ended, whatever the end, or paused with a score."""
-        return tuple(o for o in self.observations if o.state.final or _rests(o))
-
-    def _in(self, state: TrialState) -> tuple[Observation, ...]:
-        if state not in self._grouped:
-            self._grouped[state] = tuple(o for o in self.observations if o.state is state)
-        return self._grouped[state]
+    def _in(self, *states: TrialState) -> tuple[Observation, ...]:
+        for state in states:
+            if state not in self._listed:
+                self._listed[state] = _by_number(self._in_state[state].values())
+        return self._listed[states[0]] if len(states) == 1 else _by_number(o for s in states for o in self._listed[s])
 
     def cohort(self, enough: int) -> Cohort | None:
         """The trials to learn from: those that rest with a score at the highest rung that `enough` of them reached.
@@ -187,23 +211,27 @@ class History:
         pause are compared where all were scored. Failed and screened ones are never among them. None if no rung has
         enough.
         """
-        if enough not in self._cohorts:
-            self._cohorts[enough] = self._find_cohort(enough)
-        return self._cohorts[enough]
-
-    def _find_cohort(self, enough: int) -> Cohort | None:
-        for rung in sorted(self._entries, reverse=True):
-            reached = sorted(self._entries[rung])
-            members = [o for trial in reached if (o := self._by_number[trial]).state in JUDGED]
+        for rung in sorted(self._results, reverse=True):
+            # A cohort stays what it is until a trial at its rung or a higher one changes.
+            stamp = tuple(self._changes.get(r, 0) for r in sorted(self._results) if r >= rung)
+            known = self._cohorts.get(enough)
+            if known is not None and known[1].rung == rung and known[0] == stamp:
+                return known[1]
+            entries = self._results[rung].entries
+            members = [o for entry in entries if (o := self._by_number[entry.trial]).state in JUDGED]
             if len(members) >= enough:
-                return Cohort(rung, members)
+                self._cohorts[enough] = (stamp, Cohort(rung, members))
+                return self._cohorts[enough][1]
         return None
 
+    def results(self, rung: int) -> Results:
+        """What was recorded at a rung; who failed later sets no standard for others."""
+        return self._results.get(rung) or Results()
+
     def entries(self, rung: int) -> list[Entry]:
-        """What was recorded at a rung, by trial number; who failed later sets no standard for others."""
-        at_rung = self._entries.get(rung, {})
-        return [at_rung[trial] for trial in sorted(at_rung)]
+        """The same as a list, by trial number."""
+        return list(self.results(rung).entries)
 
 
-def _rests(observation: Observation) -> bool:
-    return observation.state is TrialState.PAUSED and bool(observation.rung_scores)
+def _by_number(observations: Iterable[Observation]) -> tuple[Observation, ...]:
+    return tuple(sorted(observations, key=attrgetter("trial")))

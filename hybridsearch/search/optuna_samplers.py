@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hybridsearch.search.history import Cohort, History, Observation
+from hybridsearch.search.history import RESTING, Cohort, History, Observation
 from hybridsearch.search.proposals import Draft, Proposal, Request, at_random, collect
 from hybridsearch.search_spaces import encoding
 from hybridsearch.search_spaces.space import Space
@@ -27,8 +27,8 @@ ENOUGH = 10
 """Comparable trials before a model is asked; until then draws are random."""
 POPULATION = 40
 """Parents of NSGA-II: the best trials that ended."""
-BEST = 60
-RECENT = 240
+BEST = 50
+RECENT = 100
 """Trials that TPE is told: so many of the best, and so many of the latest others."""
 BAD_SHARE = 9
 """Most trials without a comparable score that TPE is told for each one with: its good tenth stays real."""
@@ -125,9 +125,13 @@ def _told_to_tpe(history: History, cohort: Cohort, space: Space) -> list[FrozenT
     scored = [o for o in cohort.members if o.trial in best] + latest
     good = _scored(cohort, sorted(scored, key=lambda o: o.trial), space)
     known = {o.trial for o in cohort.members}
-    bad = [o for o in history.resting if o.trial not in known]
-    bad = bad[-min(RECENT, BAD_SHARE * len(good)) :] if good else []
+    bad = history.latest(RESTING, min(RECENT, BAD_SHARE * len(good)), lambda o: o.trial not in known and not _new(o))
     return [*good, *_unscored(bad, space, TrialState.PRUNED), *_unscored(history.running, space, TrialState.RUNNING)]
+
+
+def _new(trial: Observation) -> bool:
+    """Whether nothing is known of it: such trials are told as running."""
+    return not trial.state.final and not trial.rung_scores
 
 
 def _scored(cohort: Cohort, members: list[Observation], space: Space) -> list[FrozenTrial]:

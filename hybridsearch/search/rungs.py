@@ -22,10 +22,17 @@ class Ladder:
     """`off` lets every trial climb to the top."""
     ties: TieRule = "crowding"
     """Order inside a front."""
+    margin: float = 1.0
+    """Combined standard errors by which a trial must be better to dominate another."""
 
     @classmethod
     def of(
-        cls, evaluation: EvaluationSettings, *, stopping: Stopping | bool = "stop", ties: TieRule = "crowding"
+        cls,
+        evaluation: EvaluationSettings,
+        *,
+        stopping: Stopping | bool = "stop",
+        ties: TieRule = "crowding",
+        margin: float = 1.0,
     ) -> "Ladder":
         """The ladder of an evaluation; `stopping` may be said as yes (`stop`) or no (`off`)."""
         if isinstance(stopping, bool):
@@ -36,12 +43,13 @@ class Ladder:
             warmup_steps=evaluation.training.warmup * evaluation.rungs.steps[-1],
             stopping=stopping,
             ties=ties,
+            margin=margin,
         )
 
     @classmethod
     def of_search(cls, settings: SearchSettings) -> "Ladder":
         """The ladder that a study's settings describe."""
-        return cls.of(settings.evaluation, stopping=settings.stopping, ties=settings.ties)
+        return cls.of(settings.evaluation, stopping=settings.stopping, ties=settings.ties, margin=settings.margin)
 
     def at(self, rung: int) -> Fidelity:
         """The fidelity of a rung.

@@ -2,22 +2,25 @@
 
 A trial that reaches a rung is ranked at once among all results recorded there: by non-dominated front, constraint
 violations first, and inside a front by crowding distance or farthest-first order (after MO-ASHA, Schmucker et al.,
-2106.12639). It goes on when its position is within the best one in `reduction`. The others are stopped, or, under
-`promote`, pause: whenever a worker is free, the best paused trial of the highest rung that has come within that share
-goes on before anything new is tried (ASHA, 1810.05934). The answers depend on recorded scores alone: a search that is
-resumed decides as one that was never interrupted.
+2106.12639). Where several seeds say how uncertain a value is, only a clear difference dominates. A trial goes on when
+its position is within the best one in `reduction`. The others are stopped, or, under `promote`, pause: whenever a
+worker is free, the best paused trial of the highest rung that has come within that share goes on before anything new
+is tried (ASHA, 1810.05934). The answers depend on recorded scores alone: a search that is resumed decides as one that
+was never interrupted.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 
 from hybridsearch.pareto.crowding import distances
 from hybridsearch.pareto.dominance import Ints, ranks
 from hybridsearch.pareto.epsilon_net import net_order
-from hybridsearch.search.history import Entry, History
+from hybridsearch.search.history import History
+from hybridsearch.search.results import Entry, Results
 from hybridsearch.search.rungs import Ladder
 from hybridsearch.settings import TieRule
 
@@ -51,7 +54,7 @@ class Decision:
     """A sentence for people, e.g. `rung 1: rank 3 of 4 fronts, position 7 of 9, top 5 go on`."""
 
 
-def decide(recorded: Iterable[Entry], own: Entry, rung: int, ladder: Ladder) -> Decision:
+def decide(recorded: Iterable[Entry] | Results, own: Entry, rung: int, ladder: Ladder) -> Decision:
     """Whether a trial goes on from a rung.
 
     Args:
@@ -64,32 +67,22 @@ def decide(recorded: Iterable[Entry], own: Entry, rung: int, ladder: Ladder) -> 
         InvalidSetting: the ladder has no such rung, or a score is NaN.
     """
     fidelity = ladder.at(rung)
-    entries = [entry for entry in recorded if entry.trial != own.trial]
-    entries = sorted([*entries, own], key=lambda entry: entry.trial)
-    index = next(i for i, entry in enumerate(entries) if entry is own)
-    fronts = _fronts(entries)
-    position = _position(entries, fronts, index, ladder.ties)
-    standing = _standing(fronts, index, position)
-    keep = ladder.keep(len(entries))
+    results = recorded.copy() if isinstance(recorded, Results) else Results(e for e in recorded if e.trial != own.trial)
+    results.record(own)
+    place = _Place(results, own.trial, ladder)
+    keep = ladder.keep(len(results))
     if ladder.is_last(rung):
-        action, why = Action.FINISH, f"{standing}, the last rung"
+        action, why = Action.FINISH, f"{place}, the last rung"
     elif own.control:
-        action, why = Action.CONTINUE, f"{standing}, a control always goes on"
+        action, why = Action.CONTINUE, f"{place}, a control always goes on"
     elif ladder.stopping == "off":
-        action, why = Action.CONTINUE, f"{standing}, early stopping is off"
+        action, why = Action.CONTINUE, f"{place}, early stopping is off"
     elif fidelity.steps <= ladder.warmup_steps:
-        action, why = Action.CONTINUE, f"{standing}, nobody stops in the first {ladder.warmup_steps:g} steps (warm-up)"
+        action, why = Action.CONTINUE, f"{place}, nobody stops in the first {ladder.warmup_steps:g} steps (warm-up)"
     else:
         loser = Action.PAUSE if ladder.stopping == "promote" else Action.STOP
-        action, why = Action.CONTINUE if position <= keep else loser, f"{standing}, {_share(keep)}"
-    return Decision(
-        action=action,
-        rung=rung,
-        rank=int(fronts[index]) + 1,
-        position=position,
-        of=len(entries),
-        reason=f"rung {rung}: {why}",
-    )
+        action, why = Action.CONTINUE if place.position <= keep else loser, f"{place}, {_share(keep)}"
+    return place.decision(action, rung, why)
 
 
 def promotion(history: History, ladder: Ladder, waiting: Iterable[int]) -> tuple[int, Decision] | None:
@@ -100,75 +93,81 @@ def promotion(history: History, ladder: Ladder, waiting: Iterable[int]) -> tuple
         ladder: the study's rungs and stopping rule.
         waiting: numbers of the trials that pause at a rung.
     """
-    by_rung: dict[int, set[int]] = {}
+    by_rung: dict[int, list[int]] = {}
     for trial in waiting:
-        by_rung.setdefault(max(history.of(trial).rung_scores), set()).add(trial)
+        by_rung.setdefault(max(history.of(trial).rung_scores), []).append(trial)
     for rung in sorted(by_rung, reverse=True):
-        found = _promotion_at(history.entries(rung), by_rung[rung], rung, ladder)
+        found = _best_waiting(history.results(rung), by_rung[rung], ladder)
         if found is not None:
-            return found
+            why = f"{found}, {_share(ladder.keep(found.of))}"
+            return found.trial, found.decision(Action.PROMOTE, rung, why)
     return None
 
 
 def left_behind(history: History, trial: int, ladder: Ladder) -> Decision:
     """Why a trial that waits at a rung ends there: the search is over, and its place never came."""
     rung = max(history.of(trial).rung_scores)
-    entries = history.entries(rung)
-    fronts = _fronts(entries)
-    index = next(i for i, entry in enumerate(entries) if entry.trial == trial)
-    position = _position(entries, fronts, index, ladder.ties)
-    reason = f"rung {rung}: {_standing(fronts, index, position)}, {_share(ladder.keep(len(entries)))}, search is over"
-    rank = int(fronts[index]) + 1
-    return Decision(action=Action.STOP, rung=rung, rank=rank, position=position, of=len(entries), reason=reason)
+    place = _Place(history.results(rung), trial, ladder)
+    return place.decision(Action.STOP, rung, f"{place}, {_share(ladder.keep(place.of))}, search is over")
 
 
-def _promotion_at(entries: list[Entry], waiting: set[int], rung: int, ladder: Ladder) -> tuple[int, Decision] | None:
-    keep = ladder.keep(len(entries))
-    if keep == 0:
+class _Place:
+    """Where a trial stands among the results of a rung."""
+
+    def __init__(self, results: Results, trial: int, ladder: Ladder) -> None:
+        fronts = _fronts(results, ladder.margin)
+        own = results.index(trial)
+        assert own is not None
+        inside = _inside(results, np.flatnonzero(fronts == fronts[own]), ladder.ties)
+        self.trial, self.of = trial, len(results)
+        self.rank, self.fronts = int(fronts[own]) + 1, int(fronts.max()) + 1
+        self.position = int(np.count_nonzero(fronts < fronts[own]) + np.flatnonzero(inside == own)[0]) + 1
+
+    def __str__(self) -> str:
+        fronts = f"{self.fronts} front{'s' * (self.fronts > 1)}"
+        return f"rank {self.rank} of {fronts}, position {self.position} of {self.of}"
+
+    def decision(self, action: Action, rung: int, why: str) -> Decision:
+        return Decision(
+            action=action, rung=rung, rank=self.rank, position=self.position, of=self.of, reason=f"rung {rung}: {why}"
+        )
+
+
+def _best_waiting(results: Results, waiting: list[int], ladder: Ladder) -> _Place | None:
+    """The best of those that wait, if it stands within the share that goes on."""
+    if ladder.keep(len(results)) == 0:
         return None
-    fronts = _fronts(entries)
-    order = _leaders(entries, fronts, keep, ladder.ties)
-    for position, index in enumerate(order[:keep], start=1):
-        if entries[index].trial in waiting:
-            reason = f"rung {rung}: {_standing(fronts, index, position)}, {_share(keep)}"
-            rank = int(fronts[index]) + 1
-            return entries[index].trial, Decision(
-                action=Action.PROMOTE, rung=rung, rank=rank, position=position, of=len(entries), reason=reason
-            )
-    return None
+    fronts = _fronts(results, ladder.margin)
+    places = np.searchsorted(results.trials, waiting)
+    front = fronts[places].min()
+    beside = set(places[fronts[places] == front].tolist())
+    inside = _inside(results, np.flatnonzero(fronts == front), ladder.ties)
+    best = next(index for index in inside.tolist() if index in beside)
+    place = _Place(results, results.entries[best].trial, ladder)
+    return place if place.position <= ladder.keep(len(results)) else None
 
 
-def _fronts(entries: Sequence[Entry]) -> Ints:
-    return ranks([entry.score.minimised for entry in entries], [entry.score.violation for entry in entries])
+def _fronts(results: Results, margin: float) -> Ints:
+    margins = results.errors * margin
+    certain = not margins.any()
+    values, violations = results.values, results.violations
+    return _remembered(values.shape[1], values.tobytes(), violations.tobytes(), b"" if certain else margins.tobytes())
 
 
-def _inside(entries: Sequence[Entry], beside: Ints, ties: TieRule) -> Ints:
+@lru_cache(maxsize=16)
+def _remembered(width: int, values: bytes, violations: bytes, margins: bytes) -> Ints:
+    """Ranks of results that were ranked a moment ago are asked for again: at the promotion that follows a report."""
+    rows = np.frombuffer(values).reshape(-1, width)
+    widths = np.frombuffer(margins).reshape(-1, width) if margins else None
+    return ranks(rows, np.frombuffer(violations), margins=widths)
+
+
+def _inside(results: Results, beside: Ints, ties: TieRule) -> Ints:
     """The members of one front, best first; equals go to the lower trial number."""
-    values = [entries[index].score.minimised for index in beside]
+    values = results.values[beside]
     order = net_order(values) if ties == "epsilon_net" else np.argsort(-distances(values), kind="stable")
     ordered: Ints = beside[order]
     return ordered
-
-
-def _position(entries: Sequence[Entry], fronts: Ints, own: int, ties: TieRule) -> int:
-    """Place of entry `own`, counted from 1."""
-    inside = _inside(entries, np.flatnonzero(fronts == fronts[own]), ties)
-    return int(np.count_nonzero(fronts < fronts[own]) + np.flatnonzero(inside == own)[0]) + 1
-
-
-def _leaders(entries: Sequence[Entry], fronts: Ints, count: int, ties: TieRule) -> list[int]:
-    """Indices of at least `count` leading entries, best first."""
-    order: list[int] = []
-    for front in range(int(fronts.max(initial=-1)) + 1):
-        order += _inside(entries, np.flatnonzero(fronts == front), ties).tolist()
-        if len(order) >= count:
-            break
-    return order
-
-
-def _standing(fronts: Ints, own: int, position: int) -> str:
-    count = int(fronts.max()) + 1
-    return f"rank {int(fronts[own]) + 1} of {count} front{'s' * (count > 1)}, position {position} of {len(fronts)}"
 
 
 def _share(keep: int) -> str:

@@ -1,12 +1,14 @@
 """A study's standing from recorded trials: the same as the running controller's."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from hybridsearch.control import in_process
-from hybridsearch.control.standing import merged, missing, standing
+from hybridsearch.control.standing import merged, missing, score_of, standing
+from hybridsearch.settings import SearchSettings
 from hybridsearch.trial import Evaluator, Report
 
 Make = Callable[..., Any]
@@ -48,3 +50,15 @@ def test_a_missing_or_infinite_objective_is_named(make: Make) -> None:
     assert missing(settings, {**good, "recall": float("inf")}, final=True) == "recall is inf"
     assert missing(settings, {**good, "recall": float("inf")}, final=False) is None
     assert missing(settings, {"recall": 0.5}, final=True) == "decode_tokens_per_second is missing"
+
+
+def test_scores_carry_the_standard_error_over_the_seeds() -> None:
+    metrics = {"recall": 0.5, "answer_loss": 2.0, "decode_tokens_per_second": 100.0}
+    report = Report(
+        trial=0, rung=0, steps=1, metrics=metrics, replicates={"recall": (0.4, 0.6), "answer_loss": (2.0, 2.0)}
+    )
+    settings = SearchSettings(space="tiny")
+    assert score_of(settings, [report], final=True).errors == pytest.approx((0.1, 0.0))
+    assert score_of(settings, [report], final=False).errors == (0.0, 0.0)
+    single = replace(report, replicates={"recall": (0.5,), "answer_loss": (2.0,)})
+    assert score_of(settings, [single], final=True).errors == ()

@@ -1,5 +1,6 @@
 """Ranks against the definition, taken literally."""
 
+import math
 import random
 
 import numpy as np
@@ -86,3 +87,54 @@ def test_violations_that_make_no_sense_are_refused(violation: list[float]) -> No
 def test_a_flat_list_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="one row a point"):
         ranks([1.0, 2.0])
+
+
+def clearly(a: tuple[float, ...], b: tuple[float, ...], wide_a: tuple[float, ...], wide_b: tuple[float, ...]) -> bool:
+    need = [math.hypot(x, y) for x, y in zip(wide_a, wide_b, strict=True)]
+    gaps = [y - x for x, y in zip(a, b, strict=True)]
+    return all(gap >= least for gap, least in zip(gaps, need, strict=True)) and any(gap > 0 for gap in gaps)
+
+
+def test_a_difference_inside_the_margins_dominates_nobody() -> None:
+    values = [(0.50, 1.0), (0.52, 2.0), (0.90, 2.0)]
+    assert ranks(values).tolist() == [0, 1, 2]
+    assert ranks(values, margins=[(0.03, 0.0)] * 3).tolist() == [0, 0, 1]
+    assert ranks(values, margins=[(0.03, 0.0), (0.0, 0.0), (0.0, 0.0)]).tolist() == [0, 0, 1]
+    assert ranks(values, margins=np.zeros((3, 2))).tolist() == [0, 1, 2]
+
+
+uncertain = st.lists(
+    st.tuples(*[st.integers(0, 8).map(float)] * 2, *[st.sampled_from([0.0, 0.5, 1.0, 3.0])] * 2), min_size=1, max_size=9
+)
+
+
+@given(uncertain)
+def test_clear_dominance_is_a_strict_order_and_ranks_are_its_longest_chains(
+    drawn: list[tuple[float, float, float, float]],
+) -> None:
+    values, wide = [row[:2] for row in drawn], [row[2:] for row in drawn]
+    above = [
+        {i for i in range(len(drawn)) if clearly(values[i], values[j], wide[i], wide[j])} for j in range(len(drawn))
+    ]
+    for j, better in enumerate(above):
+        assert j not in better
+        assert all(above[i] <= better for i in better)  # transitive
+
+    def depth(j: int) -> int:
+        return 1 + max(map(depth, above[j]), default=-1)
+
+    assert ranks(values, margins=wide).tolist() == [depth(j) for j in range(len(drawn))]
+
+
+@given(uncertain)
+def test_the_leading_clear_ranks_are_those_of_all(drawn: list[tuple[float, float, float, float]]) -> None:
+    values, wide = [row[:2] for row in drawn], [row[2:] for row in drawn]
+    whole, part = ranks(values, margins=wide), ranks(values, margins=wide, enough=2)
+    assert (part == whole)[whole <= part.max() - 1].all()
+
+
+def test_margins_must_fit_and_be_distances() -> None:
+    with pytest.raises(InvalidSetting, match="one for each of"):
+        ranks([[1.0, 2.0]], margins=[[1.0]])
+    with pytest.raises(InvalidSetting, match="margin -1"):
+        ranks([[1.0, 2.0]], margins=[[-1.0, 0.0]])

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -130,3 +131,16 @@ def test_asking_again_after_a_crash_gives_the_same_answer() -> None:
     # The report may have been recorded already when the controller died before it could act on the answer.
     own = entry(7, 2.5, 21)
     assert decide(CROWD, own, 1, ladder()) == decide([own, *reversed(CROWD)], own, 1, ladder())
+
+
+def test_seeds_that_disagree_protect_a_trial_and_the_margin_says_how_much() -> None:
+    def unsure(trial: int, loss: float, speed: float, error: float) -> Entry:
+        score = Score(values=(loss, speed), directions=MIXED, errors=(error, 0.0))
+        return Entry(trial=trial, score=score)
+
+    crowd = [unsure(0, 1.0, 10, 0.3), unsure(1, 2.0, 9, 0.3)]
+    own = unsure(2, 1.2, 8, 0.3)
+    assert decide(crowd, own, 0, ladder()).rank == 1  # 0.2 is less than the 0.42 of both together
+    assert decide(crowd, own, 0, replace(ladder(), margin=0.4)).rank == 2
+    assert decide(crowd, unsure(2, 1.5, 8, 0.3), 0, ladder()).rank == 2
+    assert decide(crowd, unsure(2, 1.2, 8, 0.0), 0, replace(ladder(), margin=0.0)).rank == 2
