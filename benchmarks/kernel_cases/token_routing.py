@@ -30,7 +30,7 @@ def flex_attention(shape: Shape) -> Run | None:
     earlier = torch.tril(torch.ones(blocks, blocks, dtype=torch.bool), -1)
     earlier &= torch.rand(blocks, blocks, generator=torch.Generator().manual_seed(0)) < SHARE
 
-    def listed(seen: Tensor) -> tuple[Tensor, Tensor]:
+    def listed(seen: Tensor) -> tuple[Tensor, ...]:
         order = seen.to(torch.int8).argsort(dim=-1, descending=True, stable=True)
         return tuple(x.to("cuda", torch.int32)[None, None].contiguous() for x in (seen.sum(-1), order))
 

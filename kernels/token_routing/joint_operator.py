@@ -6,7 +6,7 @@ softmax branch, which runs beside it on another stream; forwards and backwards, 
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from hybridsearch.kernels.gated_delta import operators as delta
 from hybridsearch.kernels.registration import define, differentiate
 from hybridsearch.kernels.token_routing import operators as softmax
 
-First, Second = TypeVar("First"), TypeVar("Second")
 Tensors = tuple[Tensor, ...]
 
 
@@ -29,7 +28,7 @@ def _side(device: int, stream: int) -> torch.cuda.Stream:
     return torch.cuda.Stream(device, priority=-1)  # type: ignore[no-untyped-call]
 
 
-def _beside(x: Tensor, first: Callable[[], First], second: Callable[[], Second]) -> tuple[First, Second]:
+def _beside(x: Tensor, first: Callable[[], Tensors], second: Callable[[], Tensors]) -> tuple[Tensors, Tensors]:
     """Both results; on a GPU `first` runs beside the current stream, which goes on when both are done."""
     if not x.is_cuda or isinstance(x, FakeTensor):
         return first(), second()
