@@ -52,7 +52,9 @@ class Schedule:
             for parameters, decay, _ in kinds
             if parameters
         ]
-        self._optimizer = torch.optim.AdamW(groups, lr=self._rates[0].clone(), betas=BETAS, fused=True)
+        self._optimizer = torch.optim.AdamW(
+            groups, lr=self._rates[0].clone(), betas=BETAS, fused=True, capturable=device.type == "cuda"
+        )
 
     def advance(self) -> None:
         """One step of the optimiser, at the schedule's next rate."""
