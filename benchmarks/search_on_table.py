@@ -49,6 +49,8 @@ METHODS: dict[str, dict[str, str]] = {
     "evolution, all to the end": {"sampler": "evolution", "stopping": "off"},
     "random, promotion": {"sampler": "random", "stopping": "promote"},
     "evolution, promotion": {"sampler": "evolution", "stopping": "promote"},
+    "prior, promotion": {"sampler": "prior", "stopping": "promote"},
+    "cluster, promotion": {"sampler": "cluster", "stopping": "promote"},
 }
 """Settings by what a figure calls them."""
 MOASHA = ("MOASHA of Syne Tune 0.16", "MOASHA of Syne Tune 0.16, order made ranks")
