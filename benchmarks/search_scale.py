@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from hybridsearch.control.candidates import describe
@@ -126,7 +127,7 @@ def command(root: Path, *arguments: str) -> dict[str, float]:
 def measure(root: Path, count: int, samplers: list[str]) -> Mapping[str, object]:
     """All figures at one size."""
     space = catalog.document("layers", Path())
-    settings = SearchSettings(study=STUDY, space="layers", budget={"trials": 10**6})  # type: ignore[arg-type]
+    settings = SearchSettings(study=STUDY, space="layers", budget={"trials": 10**6})
     search = plan(settings, space, places(root, tracking="none"))
     found: dict[str, object] = {"trials": count}
     with Store.open(search.places.store) as store:
@@ -142,7 +143,7 @@ def measure(root: Path, count: int, samplers: list[str]) -> Mapping[str, object]
             begun = time.perf_counter()
             ledger = Ledger(store, STUDY, changed, NullReporter(), lambda event: None)
             opened = time.perf_counter() - begun
-            controller = Controller(Plan(**{**vars_of(search), "settings": changed, "controls": {}}), ledger)
+            controller = Controller(replace(search, settings=changed, controls={}), ledger)
             times = list(rounds(controller))[FOUND_AT_START:]
             wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
             found[sampler] = {
@@ -153,11 +154,6 @@ def measure(root: Path, count: int, samplers: list[str]) -> Mapping[str, object]
             sys.stderr.write(f"{count} trials, {sampler}: {found[sampler]}\n")
     found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return found
-
-
-def vars_of(search: Plan) -> dict[str, object]:
-    """The fields of a plan."""
-    return {name: getattr(search, name) for name in ("space", "source", "places")}
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from hybridsearch.cli.show import Format, FormatOption
 from hybridsearch.errors import InvalidSetting
 
 if TYPE_CHECKING:
-    from hybridsearch.control.standing import Standing
+    from hybridsearch.control.standing import Outline, Standing
     from hybridsearch.settings import SearchSettings
 
 EXAMPLES = show.examples(
@@ -33,15 +33,21 @@ def pareto(
     """Show the front: finished trials that no other one beats in every objective, and the controls among them."""
     if plot is not None and plot.suffix not in FIGURES:
         raise InvalidSetting(f"{plot} does not end in {' or '.join(FIGURES)}; choose one of them")
-    settings, stands = read(session.of(context), study)
-    shown = stands.points if everything else stands.front
+    stands: Standing | Outline
+    if everything or plot is not None:
+        settings, whole = read(session.of(context), study)
+        stands, finished = whole, len(whole.points)
+    else:
+        settings, stands = outlined(session.of(context), study)
+        finished = stands.finished
+    shown = whole.points if everything else stands.front
     rows = show.point_rows(shown, settings.objective_list)
     columns = show.point_columns(settings.objective_list, marked=everything)
     show.listing(rows, columns, form, empty=f"no trial of {study} has finished yet")
     if form is Format.TABLE and rows:
-        show.line(f"\n{len(stands.front)} of {len(stands.points)} finished trials are on the front")
+        show.line(f"\n{len(stands.front)} of {finished} finished trials are on the front")
     if plot is not None:
-        _draw(plot, study, settings, stands)
+        _draw(plot, study, settings, whole)
 
 
 def read(place: session.Session, study: str) -> "tuple[SearchSettings, Standing]":
@@ -57,6 +63,21 @@ def read(place: session.Session, study: str) -> "tuple[SearchSettings, Standing]
     with place.open_store() as store:
         settings = SearchSettings.model_validate_json(store.study(study).settings_json)
         return settings, standing(settings, store.trials(study))
+
+
+def outlined(place: session.Session, study: str) -> "tuple[SearchSettings, Outline]":
+    """Settings and front of a study, without its other trials.
+
+    Raises:
+        UnknownStudy: the store has none of that name.
+        StoreUnavailable: there is no store, or it cannot be read.
+    """
+    from hybridsearch.control.standing import outline
+    from hybridsearch.settings import SearchSettings
+
+    with place.open_store() as store:
+        settings = SearchSettings.model_validate_json(store.study(study).settings_json)
+        return settings, outline(settings, store, study)
 
 
 def _draw(plot: Path, study: str, settings: "SearchSettings", stands: "Standing") -> None:

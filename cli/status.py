@@ -12,8 +12,8 @@ from hybridsearch.cli import session, show
 from hybridsearch.cli.show import Column, Format, FormatOption
 
 if TYPE_CHECKING:
-    from hybridsearch.control.standing import Standing
-    from hybridsearch.db.store import EventRecord, Store, StudyRecord, TrialRecord
+    from hybridsearch.control.standing import Outline
+    from hybridsearch.db.store import EventRecord, Store, StudyRecord, Tally, TrialRecord
     from hybridsearch.settings import SearchSettings
 
 EXAMPLES = show.examples(
@@ -60,39 +60,43 @@ def status(
             show.listing(rows, STUDY_COLUMNS, form, empty="no study yet; begin with `hybridsearch search quickstart`")
             return
         record = store.study(study)
-        trials = store.trials(study)
+        if form is Format.CSV:
+            show.listing([_trial_row(trial) for trial in store.trials(study)], [Column("trial", "trial")], form)
+            return
         newest = store.events(study, limit=events, newest=True) if events else []
-    if form is Format.CSV:
-        show.listing([_trial_row(trial) for trial in trials], [Column("trial", "trial")], form)
-        return
-    _one(record, trials, [_event_row(event) for event in newest], form)
+        _one(store, record, [_event_row(event) for event in newest], form)
 
 
-def _one(record: "StudyRecord", trials: "list[TrialRecord]", events: list[dict[str, Any]], form: Format) -> None:
-    from hybridsearch.control.standing import standing
+def _one(store: "Store", record: "StudyRecord", events: list[dict[str, Any]], form: Format) -> None:
+    from hybridsearch.control.standing import outline
     from hybridsearch.settings import SearchSettings
+    from hybridsearch.trial import TrialState
 
     settings = SearchSettings.model_validate_json(record.settings_json)
-    stands = standing(settings, trials)
-    labels = Counter(f"{t.state}: {t.reason}" if t.reason else t.state.value for t in trials)
+    stands = outline(settings, store, record.name)
+    tally = store.tally(record.name)
+    labels: Counter[str] = Counter()
+    for alike in tally:
+        labels[f"{alike.state}: {alike.reason}" if alike.reason else alike.state.value] += alike.count
+    running = _running_rows(store.trials(record.name, {TrialState.RUNNING}))
     facts: dict[str, Any] = {
         "study": record.name,
-        "state": _state(record, sum(not trial.state.final for trial in trials)),
+        "state": _state(record, sum(alike.count for alike in tally if not alike.state.final)),
         "created": _when(record.created),
         "sampler": f"{settings.sampler}, seed {settings.seed}",
-        "budget": _budget(record, settings, trials),
+        "budget": _budget(record, settings, tally),
         "counts": dict(sorted(labels.items())),
         "hypervolume": stands.hypervolume,
     }
     if form is Format.TABLE:
-        _show(facts, settings, stands, trials, events)
+        _show(facts, settings, stands, running, events)
         return
     facts |= {
         "elapsed_seconds": record.elapsed,
-        "running": _running_rows(trials),
+        "running": running,
         "front": show.point_rows(stands.front, settings.objective_list),
         "events": events,
-        "trials": [_trial_row(trial) for trial in trials],
+        "trials": [_trial_row(trial) for trial in store.trials(record.name)],
     }
     show.as_json(facts)
 
@@ -100,8 +104,8 @@ def _one(record: "StudyRecord", trials: "list[TrialRecord]", events: list[dict[s
 def _show(
     facts: dict[str, Any],
     settings: "SearchSettings",
-    stands: "Standing",
-    trials: "list[TrialRecord]",
+    stands: "Outline",
+    running: list[dict[str, Any]],
     events: list[dict[str, Any]],
 ) -> None:
     counts = facts["counts"]
@@ -111,7 +115,7 @@ def _show(
     show.pairs([(name, str(facts[name])) for name in order])
     rows = show.point_rows(stands.front, settings.objective_list)
     for listed, columns in (
-        (_running_rows(trials), RUNNING_COLUMNS),
+        (running, RUNNING_COLUMNS),
         (rows, show.point_columns(settings.objective_list)),
         (events, EVENT_COLUMNS),
     ):
@@ -138,10 +142,10 @@ def _state(record: "StudyRecord", unfinished: int) -> str:
     return f"{unfinished} trials to resume" if unfinished else "idle"
 
 
-def _budget(record: "StudyRecord", settings: "SearchSettings", trials: "Sequence[TrialRecord]") -> str:
+def _budget(record: "StudyRecord", settings: "SearchSettings", tally: "Sequence[Tally]") -> str:
     from hybridsearch.trial import TrialState
 
-    counted = sum(trial.control is None and trial.state is not TrialState.SCREENED for trial in trials)
+    counted = sum(a.count for a in tally if not a.control and a.state is not TrialState.SCREENED)
     budget = settings.budget
     parts = [f"{counted} of {budget.trials} trials" if budget.trials else f"{counted} trials"]
     minutes = record.elapsed / 60
@@ -149,10 +153,7 @@ def _budget(record: "StudyRecord", settings: "SearchSettings", trials: "Sequence
     return ", ".join(parts)
 
 
-def _running_rows(trials: "Sequence[TrialRecord]") -> list[dict[str, Any]]:
-    from hybridsearch.trial import TrialState
-
-    running = [trial for trial in trials if trial.state is TrialState.RUNNING]
+def _running_rows(running: "Sequence[TrialRecord]") -> list[dict[str, Any]]:
     return [
         {"trial": t.number, "rung": len(t.reports), "name": t.candidate.name, "control": t.control} for t in running
     ]

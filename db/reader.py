@@ -1,9 +1,9 @@
 """What can be asked of a store; nothing here writes."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from hybridsearch.db import candidates, reports, studies, trials
-from hybridsearch.db.records import EventRecord, StudyRecord, TrialRecord
+from hybridsearch.db.records import EventRecord, Final, StudyRecord, Tally, TrialRecord
 from hybridsearch.db.transactions import Transactions
 from hybridsearch.trial import Candidate, Report, TrialState
 
@@ -51,6 +51,22 @@ class Reader:
         with self._transactions.read() as connection:
             key = studies.study_id(connection, study)
             return trials.load_trials(connection, key, study, states)
+
+    def some_trials(self, study: str, numbers: Collection[int]) -> list[TrialRecord]:
+        """The study's trials of these numbers, by number; unknown numbers are left out. Best for hundreds at most."""
+        with self._transactions.read() as connection:
+            key = studies.study_id(connection, study)
+            return trials.load_trials(connection, key, study, numbers=numbers)
+
+    def finals(self, study: str, names: Sequence[str]) -> list[Final]:
+        """The finished trials by number, with the metrics of these names and nothing else."""
+        with self._transactions.read() as connection:
+            return trials.load_finals(connection, studies.study_id(connection, study), names)
+
+    def tally(self, study: str) -> list[Tally]:
+        """The study's trials counted by state, reason of failure, and whether they are controls."""
+        with self._transactions.read() as connection:
+            return trials.tally(connection, studies.study_id(connection, study))
 
     def counts(self, study: str) -> dict[TrialState, int]:
         """Number of trials in each state, zeros included."""

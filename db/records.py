@@ -68,6 +68,27 @@ class TrialRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """How many trials of a study are alike."""
+
+    state: TrialState
+    reason: FailureReason | None
+    control: bool
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Final:
+    """A finished trial with some of its metrics: what a front is made of, without the rest of its reports."""
+
+    number: int
+    created: float
+    ended: float
+    metrics: Mapping[str, float]
+    """Of all its reports, later ones first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
     """Something decided or noticed, to be recorded."""
 

@@ -15,13 +15,23 @@ from sqlalchemy import Connection
 from hybridsearch.db import studies, trials
 from hybridsearch.db.connect import default_url
 from hybridsearch.db.reader import Reader
-from hybridsearch.db.records import Event, EventRecord, StudyRecord, TrialRecord, evaluation_digest
+from hybridsearch.db.records import Event, EventRecord, Final, StudyRecord, Tally, TrialRecord, evaluation_digest
 from hybridsearch.db.studies import STALE_SECONDS, this_process
 from hybridsearch.db.transactions import Transactions
 from hybridsearch.errors import FailureReason
 from hybridsearch.trial import Candidate, Report, TrialState
 
-__all__ = ["Event", "EventRecord", "Store", "StudyRecord", "TrialRecord", "default_url", "evaluation_digest"]
+__all__ = [
+    "Event",
+    "EventRecord",
+    "Final",
+    "Store",
+    "StudyRecord",
+    "Tally",
+    "TrialRecord",
+    "default_url",
+    "evaluation_digest",
+]
 
 
 class Store(Reader):

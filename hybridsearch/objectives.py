@@ -5,7 +5,7 @@ Scores are stored in the user's direction; `Score.minimised` turns all of them t
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import stdev
+from math import sqrt
 from typing import Literal
 
 Direction = Literal["maximize", "minimize"]
@@ -124,7 +124,13 @@ def score(
 def _errors(replicates: Sequence[Sequence[float]]) -> tuple[float, ...]:
     if all(len(values) < 2 for values in replicates):
         return ()
-    return tuple(stdev(values) / len(values) ** 0.5 if len(values) > 1 else 0.0 for values in replicates)
+    return tuple(_standard_error(values) if len(values) > 1 else 0.0 for values in replicates)
+
+
+def _standard_error(values: Sequence[float]) -> float:
+    """Of the mean of the values. (`statistics.stdev` is exact to the last bit, and takes 40 times as long.)"""
+    mean = sum(values) / len(values)
+    return sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
 def reference_point(objectives: Sequence[Objective]) -> tuple[float, ...]:

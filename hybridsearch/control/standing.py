@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hybridsearch.db.records import TrialRecord
+from hybridsearch.db.store import Store
 from hybridsearch.objectives import Score, reference_point, score
 from hybridsearch.pareto.front import Front
 from hybridsearch.reporting.points import Point, Progress, point
@@ -30,6 +31,17 @@ class Standing:
     def front(self) -> tuple[Point, ...]:
         """Points on the front, by number."""
         return tuple(p for p in self.points if p.on_front)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outline:
+    """The front of a study without its other points: quick to read at any size."""
+
+    finished: int
+    """Finished trials."""
+    front: tuple[Point, ...]
+    """By number."""
+    hypervolume: float
 
 
 def merged(reports: Sequence[Report]) -> dict[str, float]:
@@ -61,18 +73,32 @@ def empty_front(settings: SearchSettings) -> Front[int]:
     return Front[int](reference_point(settings.objective_list))
 
 
+def outline(settings: SearchSettings, store: Store, study: str) -> Outline:
+    """The outline of a study as the store holds it now; its front is that of `standing`."""
+    names = dict.fromkeys((*settings.objectives, *(c.metric for c in settings.constraint_list)))
+    finals = store.finals(study, tuple(names))
+    front = empty_front(settings)
+    for trial in finals:
+        found = score(settings.objective_list, settings.constraint_list, trial.metrics, final=True)
+        if found.violation == 0:
+            front.add(found.minimised, trial.number)
+    leading = store.some_trials(study, front.keys)
+    points = (point(t.number, t.candidate, t.reports, on_front=True, control=t.control) for t in leading)
+    return Outline(finished=len(finals), front=tuple(points), hypervolume=front.hypervolume)
+
+
 def standing(settings: SearchSettings, trials: Sequence[TrialRecord]) -> Standing:
     """The standing of a study from its trials (any states, any order)."""
     finished = [trial for trial in trials if trial.state is TrialState.FINISHED]
     front = empty_front(settings)
     scores: dict[int, Score] = {}
     progress = []
-    seconds = 0.0
+    seconds, begun = 0.0, min((trial.created for trial in finished), default=0.0)
     for count, trial in enumerate(sorted(finished, key=lambda t: (t.ended or 0.0, t.number)), start=1):
         scores[trial.number] = score_of(settings, trial.reports, final=True)
         if scores[trial.number].violation == 0:
             front.add(scores[trial.number].minimised, trial.number)
-        seconds = max(seconds, (trial.ended or 0.0) - min(t.created for t in finished))
+        seconds = max(seconds, (trial.ended or 0.0) - begun)
         progress.append(Progress(trials=count, seconds=seconds, hypervolume=front.hypervolume))
     leading = front.keys
     points = tuple(

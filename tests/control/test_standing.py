@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from hybridsearch.control import in_process
-from hybridsearch.control.standing import merged, missing, score_of, standing
+from hybridsearch.control.standing import merged, missing, outline, score_of, standing
 from hybridsearch.settings import SearchSettings
 from hybridsearch.trial import Evaluator, Report
 
@@ -62,3 +62,23 @@ def test_scores_carry_the_standard_error_over_the_seeds() -> None:
     assert score_of(settings, [report], final=False).errors == (0.0, 0.0)
     single = replace(report, replicates={"recall": (0.5,), "answer_loss": (2.0,)})
     assert score_of(settings, [single], final=True).errors == ()
+
+
+@pytest.mark.parametrize("constraints", [{}, {"cache_bytes": {"maximum": 200.0}}])
+def test_the_outline_has_the_front_of_the_whole_standing(
+    make: Make, evaluator: Evaluator, constraints: dict[str, Any]
+) -> None:
+    search = make(budget={"trials": 12}, constraints=constraints)
+    in_process.run(search.controller(), evaluator)
+    whole = standing(search.settings, search.store.trials("s"))
+    found = outline(search.settings, search.store, "s")
+    assert found.front == whole.front
+    assert found.finished == len(whole.points)
+    assert found.hypervolume == pytest.approx(whole.hypervolume)
+    assert found.front
+
+
+def test_the_outline_of_a_study_without_finished_trials_is_empty(make: Make) -> None:
+    search = make()
+    found = outline(search.settings, search.store, "s")
+    assert (found.finished, found.front, found.hypervolume) == (0, (), 0.0)
