@@ -264,7 +264,12 @@ def one_wave(
     begun = time.perf_counter()
     facts: list[dict[str, Any]] = []
     for first in range(0, len(wave), together):
-        facts += measured(models[first : first + together], evaluation, device)
+        part = models[first : first + together]
+        try:
+            facts += measured(part, evaluation, device)
+        except RuntimeError as error:  # what was trained is not lost; the reader of the records leaves these out
+            sys.stderr.write(f"{len(part)} architectures were not measured: {error}\n")
+            facts += [{"decode_tokens_per_second": None}] * len(part)
     measuring = time.perf_counter() - begun
     sys.stderr.write(f"trained {spent:.1f} s with {peak:.0f} GB, measured {measuring:.1f} s\n")
     own = [[rung[number * seeds : (number + 1) * seeds] for rung in scores] for number in range(len(wave))]

@@ -18,7 +18,9 @@ SECONDS = "steps times the median time of a training step of this architecture, 
 
 
 def read(path: Path, versions: Mapping[str, str], commit: str) -> Table:
-    """The table of a file of records. A line that a kill cut short is passed over; a repeated record counts once.
+    """The table of a file of records; a repeated one counts once.
+
+    A line that a kill cut short is passed over, and so is what was trained and not measured.
 
     Raises:
         InvalidFile: it cannot be read, holds no records, or its runs had different settings.
@@ -29,6 +31,7 @@ def read(path: Path, versions: Mapping[str, str], commit: str) -> Table:
         raise InvalidFile(f"{path} cannot be read: {error}") from None
     headers = [line for line in found if "header" in line]
     records = {line["hash"]: line for line in reversed(found) if "hash" in line}
+    records = {digest: line for digest, line in records.items() if line.get("decode_tokens_per_second", ()) is not None}
     if not headers or not records:
         raise InvalidFile(f"{path} holds no records; they are made by benchmarks/build_table.py")
     if any((h["space"], h["evaluation"]) != (headers[0]["space"], headers[0]["evaluation"]) for h in headers):
