@@ -25,7 +25,7 @@ PARTS = {"head_split": "of", "token_route": "linear"}
 """The option that says what an entry is made of."""
 SELECTORS = tuple(f".{option}" for option in PARTS.values())
 FIXED_ROUTING = ("periodic", "first", "random")
-LINEAR_KINDS = ("gated_delta", "delta", "gated_linear", "kimi_delta")
+LINEAR_KINDS = ("gated_delta", "delta", "gated_linear", "kimi_delta", "hgrn")
 
 
 @dataclass(frozen=True)

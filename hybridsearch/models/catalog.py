@@ -6,12 +6,14 @@ from typing import Any
 from hybridsearch.models.attention import FullAttention, SlidingWindow
 from hybridsearch.models.gated_delta import DeltaRule
 from hybridsearch.models.head_split import HeadSplit
+from hybridsearch.models.hgrn import GatedRecurrence
 from hybridsearch.models.kimi_delta import KimiDeltaRule
 from hybridsearch.models.linear_attention import LinearAttention
 from hybridsearch.models.mixer import Mixer
 from hybridsearch.models.token_route import TokenRoute
 from hybridsearch.spec import combinators
 from hybridsearch.spec import mixers as spec
+from hybridsearch.spec.hgrn import Hgrn
 from hybridsearch.spec.kimi_delta import KimiDelta
 
 
@@ -27,6 +29,7 @@ MIXERS: dict[type[spec.Description], Callable[..., Mixer[Any]]] = {
     spec.Delta: DeltaRule,
     spec.GatedLinear: LinearAttention,
     KimiDelta: KimiDeltaRule,
+    Hgrn: GatedRecurrence,
     combinators.HeadSplit: _head_split,
     combinators.TokenRoute: TokenRoute,
 }

@@ -18,6 +18,7 @@ KINDS = {
     "delta": "delta",
     "gated_linear": "gated linear",
     "kimi_delta": "Kimi delta",
+    "hgrn": "HGRN",
 }
 
 

@@ -21,6 +21,7 @@ SHORT_KINDS = {
     "delta": "delta",
     "gated_linear": "gla",
     "kimi_delta": "kda",
+    "hgrn": "hgrn",
     "token_route": "route",
     "head_split": "split",
 }

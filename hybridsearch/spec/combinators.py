@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from hybridsearch.spec.hgrn import Hgrn
 from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import (
     STATE_ELEMENT_BYTES,
@@ -189,11 +190,11 @@ class TokenRoute(Description):
 
 
 Branch = Annotated[
-    FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear | KimiDelta | TokenRoute,
+    FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear | KimiDelta | Hgrn | TokenRoute,
     Field(discriminator="kind"),
 ]
 Mixer = Annotated[
-    FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear | KimiDelta | TokenRoute | HeadSplit,
+    FullAttention | SlidingWindow | GatedDelta | Delta | GatedLinear | KimiDelta | Hgrn | TokenRoute | HeadSplit,
     Field(discriminator="kind"),
 ]
 HeadSplit.model_rebuild()

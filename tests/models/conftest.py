@@ -10,6 +10,7 @@ from hybridsearch.models.build import build
 from hybridsearch.models.language_model import LanguageModel
 from hybridsearch.spec.architecture import Architecture, Layer
 from hybridsearch.spec.combinators import HeadSplit, Mixer, TokenRoute
+from hybridsearch.spec.hgrn import Hgrn
 from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
@@ -37,6 +38,8 @@ EXAMPLES: dict[str, Mixer] = {
     "gated linear, bare": GatedLinear(heads=2, head_dim=6, short_conv=0, gate=False),
     "kimi delta": KimiDelta(heads=2, head_dim=8, value_head_dim=12, negative_eigenvalues=True),
     "kimi delta, bare": KimiDelta(heads=3, head_dim=6, short_conv=0, gate=False),
+    "hgrn": Hgrn(heads=2, head_dim=8, short_conv=4, least_forget=0.9),
+    "hgrn, bare": Hgrn(heads=1, head_dim=10, gate=False),
     "token route": TokenRoute(
         softmax=FullAttention(heads=4, head_dim=4, value_head_dim=6, rope_theta=None),
         linear=GatedDelta(heads=2, head_dim=8, value_head_dim=12),

@@ -107,7 +107,10 @@ def test_a_wrong_addition_is_refused_with_its_line(file_of: Write, more: str, li
 @pytest.mark.parametrize(
     ("mixers", "text"),
     [
-        ("  full: {head_dim: 8}", "need an entry of kind gated_delta or delta or gated_linear or kimi_delta or sliding"),
+        (
+            "  full: {head_dim: 8}",
+            "need an entry of kind gated_delta or delta or gated_linear or kimi_delta or hgrn or sliding",
+        ),
         ("  delta: {head_dim: 8}", "need an entry of kind full"),
         (
             "  full: {head_dim: 8}\n  delta: {head_dim: 8}\n  r: {kind: token_route, linear: full}",

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from hybridsearch.spec.combinators import HeadSplit, Mixer, TokenRoute, value_width
+from hybridsearch.spec.hgrn import Hgrn
 from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
@@ -38,6 +39,7 @@ def test_head_splits_add_up() -> None:
         (Delta(heads=2, head_dim=8), 16),
         (GatedLinear(heads=2, head_dim=8, value_head_dim=3), 6),
         (KimiDelta(heads=2, head_dim=8, value_head_dim=5), 10),
+        (Hgrn(heads=3, head_dim=8), 24),
         (ROUTE, 24),
         (HeadSplit(branches=(ROUTE, SOFTMAX)), 48),
     ],

@@ -5,6 +5,7 @@ import pytest
 from hybridsearch.spec import cost
 from hybridsearch.spec.architecture import Architecture, Layer
 from hybridsearch.spec.combinators import HeadSplit, Mixer, TokenRoute
+from hybridsearch.spec.hgrn import Hgrn
 from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
@@ -34,6 +35,7 @@ def test_state_bytes_by_hand() -> None:
     assert SWA.state_bytes(1000) == 12 * 2 * 2 * 8 * 2
     assert GDN.state_bytes(0) == GDN.state_bytes(9999) == 2 * 8 * 16 * 4 + 3 * (2 * 16 + 32) * 2
     assert GDN.state_bytes(1, element_bytes=4) == 2 * 8 * 16 * 4 + 3 * (2 * 16 + 32) * 4
+    assert Hgrn(heads=2, head_dim=8, short_conv=4).state_bytes(9) == 16 * 4 + 3 * 16 * 2
     assert cost.state_bytes(of(FULL, GDN), 100) == FULL.state_bytes(100) + GDN.state_bytes(100)
 
 
@@ -47,6 +49,7 @@ def test_flops_by_hand() -> None:
     kimi = KimiDelta(heads=2, head_dim=8, value_head_dim=16)
     low_ranks = 16 * (32 + 16) + 16 * (32 + 32)
     assert kimi.flops_per_token(32, 5) == 2 * (32 * (2 * 16 + 32 + 2) + low_ranks + 32 * 32) + 6 * state
+    assert Hgrn(heads=2, head_dim=8).flops_per_token(32, 5) == 2 * 4 * 32 * 16
     assert cost.flops_per_token(of(FULL, feed_forward=5), 9) == FULL.flops_per_token(32, 9) + 6 * 5 * 32
     assert cost.flops_per_token(of(FULL), 9, 100) == FULL.flops_per_token(32, 9) + 2 * 32 * 100
 

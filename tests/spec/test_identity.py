@@ -5,6 +5,7 @@ import pytest
 from hybridsearch.spec.architecture import Architecture, Layer
 from hybridsearch.spec.canonical import canonical_json, content_hash, parse
 from hybridsearch.spec.combinators import HeadSplit, Mixer, TokenRoute
+from hybridsearch.spec.hgrn import Hgrn
 from hybridsearch.spec.kimi_delta import KimiDelta
 from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
 
@@ -32,6 +33,10 @@ GOLDEN: dict[str, tuple[Mixer, str]] = {
     "kimi_delta": (
         KimiDelta(heads=2, head_dim=16, value_head_dim=32),
         "d0ecd7352f64c86eef70393bd94c1037b8535b0d955d2ca020a28c1725aa7a85",
+    ),
+    "hgrn": (
+        Hgrn(heads=2, head_dim=16, least_forget=0.5),
+        "5e80cf5ab190219e216d3ccef0ac8689bbfe352466a57e7f4b6915efb6e78f8b",
     ),
     "token_route": (
         TokenRoute(
