@@ -9,6 +9,7 @@ through the program's own controller, with a store in memory, until they stand a
 
 import argparse
 import json
+import math
 import multiprocessing
 import random
 import statistics
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from hybridsearch.control import launch, replay, simulated, tabulate
+from hybridsearch.control import launch, loop, replay, simulated, tabulate
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.loop import Controller
 from hybridsearch.control.places import Places
@@ -34,7 +35,7 @@ from hybridsearch.search_spaces import catalog
 from hybridsearch.search_spaces.controls import controls
 from hybridsearch.settings import BudgetSettings, SearchSettings, WorkerSettings
 from hybridsearch.spec.canonical import content_hash
-from hybridsearch.tabular import parquet
+from hybridsearch.tabular.parquet import read
 from hybridsearch.tabular.table import Table
 from hybridsearch.trial import Candidate, Report, TrialState
 from hybridsearch.workers.replay import evaluator
@@ -168,6 +169,7 @@ def search(table: Table, method: dict[str, str], seed: int, workers: int, budget
                 raise _EnoughError
 
     ledger = Ledger(cast(Store, store), "s", plan.settings, NullReporter(), listen)
+    loop.SHOW_SECONDS = math.inf  # nobody looks
     with suppress(_EnoughError):
         simulated.run(Controller(plan, ledger, clock=clock), evaluator(table), workers, clock)
     return found
@@ -310,7 +312,7 @@ def main() -> None:
     parser.add_argument("--no-figure", action="store_true")
     parser.add_argument("--methods", nargs="*", help="names to run instead of all", default=list(METHODS))
     given = parser.parse_args()
-    table = parquet.read(given.table)
+    table = tabulate.build([str(given.table)], None) if given.table.suffix == tabulate.RECORDS else read(given.table)
     whole = sum(statistics.mean(run.seconds for run in runs) for runs in table.playable.values())
     budget_seconds = given.share * whole / given.workers
     found = all_searches(table, given.methods, given.seeds, given.workers, budget_seconds, given.processes)
