@@ -22,6 +22,7 @@ from hybridsearch.kernels.cross_entropy import pytorch as entropy
 from hybridsearch.kernels.gated_delta import chunked as gated_delta
 from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
 from hybridsearch.kernels.gated_scan import chunked as scan
+from hybridsearch.kernels.gated_scan import fused as scan_triton
 from hybridsearch.kernels.gated_scan import reference as scan_loop
 from hybridsearch.kernels.kimi_delta import chunked as kimi_delta
 from hybridsearch.kernels.kimi_delta import reference as kimi_delta_loop
@@ -87,8 +88,14 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("triton", linear_attention_triton.gated_linear_attention_step, linear_attention_triton.refuses),
         Implementation("torch", linear_attention_loop.gated_linear_attention_step),
     ),
-    "gated_scan": (Implementation("torch chunked", scan.gated_scan),),
-    "gated_scan_step": (Implementation("torch", scan_loop.gated_scan_step),),
+    "gated_scan": (
+        Implementation("triton", scan_triton.gated_scan, scan_triton.refuses),
+        Implementation("torch chunked", scan.gated_scan),
+    ),
+    "gated_scan_step": (
+        Implementation("triton", scan_triton.gated_scan_step, scan_triton.refuses),
+        Implementation("torch", scan_loop.gated_scan_step),
+    ),
     "kimi_delta_rule": (Implementation("torch chunked", kimi_delta.kimi_delta_rule),),
     "kimi_delta_step": (Implementation("torch", kimi_delta_loop.kimi_delta_step),),
     "token_routed_attention": (Implementation("torch chunked", routing.token_routed_attention),),

@@ -16,7 +16,7 @@ STEP_BLOCK = 1024
 
 
 def _segments(x: Tensor, chosen: Tile) -> int:
-    """Segments that give each multiprocessor of the device two programs.
+    """Segments that give each multiprocessor of the device eight programs, four times what it works on at once.
 
     1 if T is short, and where every multiprocessor has a program anyway: to read all but one segment twice costs more.
     """
@@ -26,7 +26,7 @@ def _segments(x: Tensor, chosen: Tile) -> int:
     processors = torch.cuda.get_device_properties(x.device).multi_processor_count
     if 10 * programs >= 9 * processors:
         return 1
-    return max(1, min(2 * processors // programs, x.shape[1] // (4 * chosen.tokens)))
+    return max(1, min(8 * processors // programs, x.shape[1] // (4 * chosen.tokens), MOST_SEGMENTS))
 
 
 def _launch(x: Tensor, segments: int, kernel: str) -> tuple[tuple[int, int], dict]:
