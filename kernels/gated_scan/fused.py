@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.gated_scan.tiles import DTYPES, PIECE
+from hybridsearch.kernels.registration import refuses_device
 
 
 def gated_scan(
@@ -40,10 +41,5 @@ def gated_scan_step(x: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor
 
 def refuses(device: torch.device, dtype: torch.dtype, channels: int) -> str:
     """Why the kernels cannot serve this device and dtype; empty if they can."""
-    if device.type != "cuda":
-        return f"needs cuda, found {device.type}"
-    if not torch.cuda.is_available():
-        return "needs cuda, found no such device"
-    if torch.cuda.get_device_capability(device)[0] < 8:
-        return "needs compute capability 8.0 or more"
-    return "" if dtype in DTYPES else f"needs bfloat16 or float32, found {dtype}"
+    unsupported = "" if dtype in DTYPES else f"needs bfloat16 or float32, found {dtype}"
+    return refuses_device(device) or unsupported

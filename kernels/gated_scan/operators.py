@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hybridsearch.kernels.gated_scan.tiles import MOST_SEGMENTS, PIECE, Tile, tile
 from hybridsearch.kernels.gated_scan.triton_scan import backward_kernel, forward_kernel, step_kernel
+from hybridsearch.kernels.registration import define, differentiate, on
 
 STEP_BLOCK = 1024
 
@@ -40,8 +41,7 @@ def _launch(x: Tensor, segments: int, kernel: str) -> tuple[tuple[int, int], dic
     return (segments, span * chosen.tokens), options | {"MOST": 1 if segments == 1 else MOST_SEGMENTS}
 
 
-@torch.library.custom_op("hybridsearch::gated_scan", mutates_args=())
-def gated_scan(x: Tensor, g: Tensor, initial_state: Tensor | None, segments: int) -> tuple[Tensor, Tensor]:
+def _gated_scan(x: Tensor, g: Tensor, initial_state: Tensor | None, segments: int) -> tuple[Tensor, Tensor]:
     """Output [B, T, D] and the final state [B, D]; D is a multiple of 8."""
     x, g = x.contiguous(), g.contiguous()
     batch, tokens, channels = x.shape
@@ -52,20 +52,18 @@ def gated_scan(x: Tensor, g: Tensor, initial_state: Tensor | None, segments: int
     arguments = (x, g, initial, *maps, output, last, tokens, channels // PIECE, segments, span)
     programs = batch * -(-channels // options["BD"])
     options["STARTED"] = initial is not None
-    with torch.cuda.device_of(x):
+    with on(x):
         if segments > 1:
             forward_kernel[(programs * (segments - 1),)](*arguments, **options, SUMMARY=True)
         forward_kernel[(programs * segments,)](*arguments, **options, SUMMARY=False)
     return output, last
 
 
-@gated_scan.register_fake
-def _(x: Tensor, g: Tensor, initial_state: Tensor | None, segments: int) -> tuple[Tensor, Tensor]:
+def _fake_gated_scan(x: Tensor, g: Tensor, initial_state: Tensor | None, segments: int) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty((x.shape[0], x.shape[2]), dtype=torch.float32)
 
 
-@torch.library.custom_op("hybridsearch::gated_scan_backward", mutates_args=())
-def gated_scan_backward(
+def _gated_scan_backward(
     d_output: Tensor, d_last: Tensor | None, g: Tensor, output: Tensor, initial_state: Tensor | None, segments: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of x, g and the initial state."""
@@ -80,15 +78,14 @@ def gated_scan_backward(
     arguments = (d_output, g, output, initial, d_end, *maps, *results)
     programs = batch * -(-channels // options["BD"])
     options |= {"STARTED": initial is not None, "ENDED": d_end is not None}
-    with torch.cuda.device_of(output):
+    with on(output):
         if segments > 1:
             backward_kernel[(programs * (segments - 1),)](*arguments, **options, SUMMARY=True)
         backward_kernel[(programs * segments,)](*arguments, **options, SUMMARY=False)
     return d_x, d_g, d_initial
 
 
-@gated_scan_backward.register_fake
-def _(
+def _fake_gated_scan_backward(
     d_output: Tensor, d_last: Tensor | None, g: Tensor, output: Tensor, initial_state: Tensor | None, segments: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     return output.new_empty(g.shape), g.new_empty(g.shape), _state(output)
@@ -112,21 +109,35 @@ def _backward(ctx: torch.autograd.function.FunctionCtx, d_output: Tensor | None,
     return d_x, d_g, None if initial_state is None else d_initial, None
 
 
-gated_scan.register_autograd(_backward, setup_context=_keep)
-
-
-@torch.library.custom_op("hybridsearch::gated_scan_step", mutates_args=())
-def gated_scan_step(x: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _gated_scan_step(x: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     """Output [B, D] and the new state."""
     x, g, state = x.contiguous(), g.contiguous(), state.contiguous()
     output, after = torch.empty_like(x), torch.empty_like(state)
-    with torch.cuda.device_of(x):
+    with on(x):
         step_kernel[(-(-x.numel() // STEP_BLOCK),)](
             x, g, state, output, after, x.numel(), BLOCK=STEP_BLOCK, num_warps=4
         )
     return output, after
 
 
-@gated_scan_step.register_fake
-def _(x: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+def _fake_gated_scan_step(x: Tensor, g: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), state.new_empty(state.shape)
+
+
+gated_scan = define(
+    "gated_scan",
+    "(Tensor x, Tensor g, Tensor? initial_state, int segments) -> (Tensor, Tensor)",
+    _gated_scan,
+    _fake_gated_scan,
+)
+gated_scan_backward = define(
+    "gated_scan_backward",
+    "(Tensor d_output, Tensor? d_last, Tensor g, Tensor output, Tensor? initial_state, int segments)"
+    " -> (Tensor, Tensor, Tensor)",
+    _gated_scan_backward,
+    _fake_gated_scan_backward,
+)
+gated_scan_step = define(
+    "gated_scan_step", "(Tensor x, Tensor g, Tensor state) -> (Tensor, Tensor)", _gated_scan_step, _fake_gated_scan_step
+)
+differentiate("gated_scan", _keep, _backward)

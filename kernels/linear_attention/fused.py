@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.linear_attention.triton_tiles import DTYPES, LARGEST_SIZE, padded_size
+from hybridsearch.kernels.registration import refuses_device
 
 
 def gated_linear_attention(
@@ -67,12 +68,7 @@ def gated_linear_attention_step(
 
 def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     """Why the kernels cannot serve this device, dtype and key size; empty if they can."""
-    if device.type != "cuda":
-        return f"needs cuda, found {device.type}"
-    if not torch.cuda.is_available():
-        return "needs cuda, found no such device"
-    if torch.cuda.get_device_capability(device)[0] < 8:
-        return "needs compute capability 8.0 or more"
-    if dtype not in DTYPES:
-        return f"needs bfloat16 or float32, found {dtype}"
-    return f"key size {head_dim} is above {LARGEST_SIZE}" if head_dim > LARGEST_SIZE else ""
+    reason = refuses_device(device)
+    if not reason and dtype not in DTYPES:
+        reason = f"needs bfloat16 or float32, found {dtype}"
+    return reason or (f"key size {head_dim} is above {LARGEST_SIZE}" if head_dim > LARGEST_SIZE else "")

@@ -26,6 +26,7 @@ from hybridsearch.kernels.linear_attention.triton_forward import (
 )
 from hybridsearch.kernels.linear_attention.triton_step import step_kernel
 from hybridsearch.kernels.linear_attention.triton_tiles import CHUNK, padded_size, tile
+from hybridsearch.kernels.registration import define, differentiate, on
 
 SHORTEST_SEGMENT = 8
 """Chunks; a shorter segment would move more state than tokens."""
@@ -61,8 +62,7 @@ def _span(tokens: int, segments: int) -> tuple[int, int, int]:
     return chunks, span, -(-chunks // span)
 
 
-@torch.library.custom_op("hybridsearch::gated_linear", mutates_args=())
-def gated_linear(
+def _gated_linear(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -84,7 +84,7 @@ def gated_linear(
     chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector))
     plane = rows * chunks * CHUNK
     sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": _precision(v.dtype)}
-    with torch.cuda.device_of(q):
+    with on(q):
         if vector:
             near, lowest = NEAR[v.dtype]
             chosen = tile("prepare", key_size, value_size, v.dtype)
@@ -111,8 +111,7 @@ def gated_linear(
     return output, last, gates, reads, writes, scores, befores
 
 
-@gated_linear.register_fake
-def _(
+def _fake_gated_linear(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -142,8 +141,7 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, train: bool, vector: bool) -> Save
     )
 
 
-@torch.library.custom_op("hybridsearch::gated_linear_backward", mutates_args=())
-def gated_linear_backward(
+def _gated_linear_backward(
     d_output: Tensor,
     d_last: Tensor | None,
     q: Tensor,
@@ -167,7 +165,7 @@ def gated_linear_backward(
     plane = rows * chunks * CHUNK
     d_afters = torch.empty_like(befores)
     sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": _precision(v.dtype)}
-    with torch.cuda.device_of(q):
+    with on(q):
         if vector:
             queries, keys, weights = (_flat(x, CHUNK, x.shape[-1]) for x in (reads, writes, scores))
         else:
@@ -198,8 +196,7 @@ def gated_linear_backward(
     return d_q, d_k, d_v, d_g, d_initial
 
 
-@gated_linear_backward.register_fake
-def _(
+def _fake_gated_linear_backward(
     d_output: Tensor,
     d_last: Tensor | None,
     q: Tensor,
@@ -245,9 +242,6 @@ def _backward(
         d_output, d_last, q, k, v, *saved, ctx.scale, ctx.segments, ctx.vector
     )
     return *gradients, d_initial if ctx.started else None, None, None, None
-
-
-gated_linear.register_autograd(_backward, setup_context=_keep)
 
 
 def _edges(
@@ -305,15 +299,14 @@ def _precision(dtype: torch.dtype) -> str:
     return "tf32x3" if dtype == torch.float32 else "tf32"
 
 
-@torch.library.custom_op("hybridsearch::gated_linear_step", mutates_args=())
-def linear_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _linear_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Output [B, H, V] and the new state."""
     q, k, v, g, state = (x.contiguous() for x in (q, k, v, g, state))
     output, after = torch.empty_like(v), torch.empty_like(state)
     batch, heads, value_size = v.shape
     key_size = k.shape[-1]
     columns = min(32, padded_size(value_size))
-    with torch.cuda.device_of(q):
+    with on(q):
         step_kernel[(batch * heads * -(-value_size // columns),)](
             q, k, v, g, state, output, after, scale, key_size, value_size,
             K=padded_size(key_size), BV=columns, VECTOR=g.dim() == 3, num_warps=4,
@@ -321,6 +314,29 @@ def linear_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale
     return output, after
 
 
-@linear_step.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _fake_linear_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     return v.new_empty(v.shape), state.new_empty(state.shape)
+
+
+gated_linear = define(
+    "gated_linear",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor? initial_state, float scale, int segments, bool train)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _gated_linear,
+    _fake_gated_linear,
+)
+gated_linear_backward = define(
+    "gated_linear_backward",
+    "(Tensor d_output, Tensor? d_last, Tensor q, Tensor k, Tensor v, Tensor gates, Tensor reads, Tensor writes,"
+    " Tensor scores, Tensor befores, float scale, int segments, bool vector)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _gated_linear_backward,
+    _fake_gated_linear_backward,
+)
+linear_step = define(
+    "gated_linear_step",
+    "(Tensor q, Tensor k, Tensor v, Tensor g, Tensor state, float scale) -> (Tensor, Tensor)",
+    _linear_step,
+    _fake_linear_step,
+)
+differentiate("gated_linear", _keep, _backward)
