@@ -34,6 +34,10 @@ def search(
     budget: Annotated[
         str | None, typer.Option(metavar="20trials|30m|2h|20trials,30m", help="When to end; the first limit counts.")
     ] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(metavar="auto|random|evolution|prior|cluster|nsga2|tpe", help="Who proposes architectures."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trials at once; default: as many as fit.")] = None,
     study: Annotated[str | None, typer.Option(metavar="NAME", help="Name in the store; default: the file's.")] = None,
@@ -47,7 +51,13 @@ def search(
 ) -> None:
     """Search a space for the front of recall against throughput. Ctrl-C once: save and stop; twice: stop at once."""
     place = session.of(context)
-    given = {"seed": seed, "workers.count": workers, "study": study, "replay": replay and str(replay)}
+    given = {
+        "sampler": sampler,
+        "seed": seed,
+        "workers.count": workers,
+        "study": study,
+        "replay": replay and str(replay),
+    }
     settings, space = read(config, option or [], budget, {k: v for k, v in given.items() if v is not None})
     if dry_run:
         preview.show_plan(*(_of_table(place, settings) if settings.replay else (settings, space)))

@@ -10,6 +10,7 @@ from hybridsearch.control.candidates import describe, screen
 from hybridsearch.control.ledger import Ledger, NewTrial
 from hybridsearch.control.places import Places
 from hybridsearch.errors import Infeasible
+from hybridsearch.search.choice import choose
 from hybridsearch.search.proposals import Request
 from hybridsearch.search.samplers import SAMPLERS
 from hybridsearch.search_spaces.space import Space
@@ -41,6 +42,9 @@ class Proposer:
         self._spent = spent
         self._ledger = ledger
         self._exhausted = False
+        settings = plan.settings
+        self._sampler, self._why = choose(settings.sampler, plan.space, settings.budget.trials)
+        self._told = settings.sampler != "auto"
         self._context = plan.settings.evaluation.throughput.contexts[-1]
 
     def over(self) -> bool:
@@ -97,7 +101,10 @@ class Proposer:
             seed=settings.seed,
             number=self._ledger.next_number,
         )
-        proposals = SAMPLERS[settings.sampler](self._ledger.history, request)
+        if not self._told:
+            self._told = True
+            self._ledger.note("sampler", f"{self._sampler}: {self._why}")
+        proposals = SAMPLERS[self._sampler](self._ledger.history, request)
         if not proposals:
             self._exhausted = True
             self._ledger.note("exhausted", "every architecture of the space that the sampler can find was tried")

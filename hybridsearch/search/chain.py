@@ -16,7 +16,8 @@ from hybridsearch.pareto.dominance import Floats
 from hybridsearch.search_spaces.menu import Value
 from hybridsearch.search_spaces.plan import Plan, read
 from hybridsearch.search_spaces.space import Space
-from hybridsearch.spec.canonical import parse
+from hybridsearch.spec.architecture import Architecture
+from hybridsearch.spec.canonical import canonical_json, content_hash, parse
 
 STEPS = 2
 """Layers that attend are counted up to this: published searches keep at least two (2511.18890)."""
@@ -56,6 +57,8 @@ class Chain:
         """(terms,) prior standard deviations."""
         self._index = {name: index for index, name in enumerate(self.names)}
         self._group = {name: GROUPS[int(attends)] for name, attends in zip(self.entries, self.attends, strict=True)}
+        menu = space.menu
+        self._keys = {name: menu.keys([name], {}) for name in self.entries if not menu.entries[name].composite}
         self._pairs = {
             (a, b): (self._index[f"{a} {b}"], self._index[f"{self._group[a]} {self._group[b]}"])
             for a in self.entries
@@ -120,9 +123,14 @@ class Chain:
                 found[self._index[name]] = 1.0
         return found
 
+    def keys(self, name: str, options: Mapping[str, Value]) -> tuple[str, ...]:
+        """Options that matter to an entry; only for one made of others do they depend on what is chosen."""
+        known = self._keys.get(name)
+        return self.space.menu.keys([name], options) if known is None else known
+
     def _options(self, name: str, options: Mapping[str, Value]) -> list[int]:
         """Terms of the chosen options that matter to an entry."""
-        return [self._index[f"{key}={options[key]}"] for key in self.space.menu.keys([name], options)]
+        return [self._index[f"{key}={options[key]}"] for key in self.keys(name, options)]
 
     def _add_layer(self, row: Floats, layer: int, depth: int, name: str, options: list[int]) -> None:
         height = (2 * layer + 1) / depth - 1.0  # -1 at the bottom, 1 at the top
@@ -199,6 +207,32 @@ def plan_of(space: Space, architecture: str) -> Plan | None:
 def row_of(space: Space, architecture: str) -> Floats | None:
     """The terms of a canonical architecture, remembered; None as `plan_of`."""
     return _row(_Same(space), architecture)
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Every architecture of a space that is small enough, with its terms."""
+
+    architectures: tuple[Architecture, ...]
+    hashes: tuple[str, ...]
+    rows: Floats
+    """(architectures, terms)."""
+
+
+def listed(space: Space) -> Listed | None:
+    """The space's architectures, made once; None if there are too many to list."""
+    return None if space.listing is None else _listed(_Same(space))
+
+
+@lru_cache(maxsize=4)
+def _listed(key: _Same) -> Listed:
+    architectures = key.space.listing or ()
+    rows = [_row(key, canonical_json(architecture)) for architecture in architectures]
+    return Listed(
+        architectures=architectures,
+        hashes=tuple(content_hash(architecture) for architecture in architectures),
+        rows=np.array([row for row in rows if row is not None]),
+    )
 
 
 @lru_cache(maxsize=8)

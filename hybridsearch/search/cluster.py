@@ -10,14 +10,14 @@ the top is itself learned, by regression on the trials that have both, and its r
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
 
 from hybridsearch.objectives import reference_point
 from hybridsearch.pareto.dominance import Floats, non_dominated
-from hybridsearch.search.chain import Chain, chain_of, plan_of, row_of
+from hybridsearch.search.chain import Chain, Listed, chain_of, listed, plan_of, row_of
 from hybridsearch.search.history import JUDGED, Cohort, History, Observation
 from hybridsearch.search.prior import prior_draft
 from hybridsearch.search.proposals import Draft, Proposal, Request, at_random, collect
@@ -29,19 +29,22 @@ from hybridsearch.search_spaces.space import Space
 
 ENOUGH = 8
 """Comparable trials before the first model; until then every other draw comes from the prior."""
-TOLD = 160
+TOLD = 128
 """Most trials that a model is fitted to, half of them the best and half the latest: an ask costs the same at 10,000
 trials as at 300."""
 RANDOM_SHARE = 0.05
 """Share of proposals drawn from the whole space, so that no region is ever given up."""
-OPTIMA = 12
+OPTIMA = 6
 """Random scalarisations whose exact optimum becomes a candidate."""
-NEAR = 60
+NEAR = 40
 """Candidates one to three small steps away from the front."""
-FAR = 30
+FAR = 20
 """Candidates from anywhere."""
+MOST_LISTED = 1500
+"""Candidates where the whole space is listed; of a larger one, so many at random."""
 DRAWS = 6
-DIRECTIONS = 64
+"""Of the posterior. Few: the differences between them are what makes proposals explore."""
+DIRECTIONS = 48
 
 
 def cluster(history: History, request: Request) -> list[Proposal]:
@@ -52,12 +55,16 @@ def cluster(history: History, request: Request) -> list[Proposal]:
 def _drafts(history: History, request: Request, rng: random.Random) -> Iterator[Draft]:
     cohort = history.cohort(ENOUGH)
     data = None if cohort is None else _gather(history, cohort, request)
+    everything = listed(request.space)
     if data is None:
         while True:
             yield prior_draft(request.space, rng) if rng.random() < 0.5 else at_random(request.space, rng)
     if rng.random() < RANDOM_SHARE:
         yield at_random(request.space, rng)
-    yield from _ranked(data, request.space, rng)
+    if everything is None:
+        yield from _ranked(data, request.space, rng)
+    else:
+        yield from _ranked_list(data, everything, history.hashes, request.space, rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,16 +162,36 @@ def _ranked(data: _Data, space: Space, rng: random.Random) -> Iterator[Draft]:
     """Candidates in the order of their expected improvement."""
     chain = chain_of(space)
     numbers = np.random.default_rng(rng.getrandbits(63))
-    models = [fit(data.rows, data.targets[:, j], chain.spreads, data.noise[:, j]) for j in range(data.targets.shape[1])]
+    models = _models(data, chain)
     candidates = _candidates(data, chain, models, rng, numbers)
-    rows = np.array([chain.row(plan) for plan, _ in candidates])
-    draws = [model.values(rows, model.weights(numbers, DRAWS)) for model in models]
-    worth = _improvement(np.stack(draws, axis=2) * data.signs, data.values, data.worst, numbers)
-    for index in np.argsort(-worth, kind="stable").tolist():
+    for index in _order(data, models, np.array([chain.row(plan) for plan, _ in candidates]), numbers):
         plan, parents = candidates[index]
         verdict = judge(space, plan)
         if verdict.architecture is not None and not verdict.faults:
             yield Draft(verdict.architecture, parents)
+
+
+def _ranked_list(data: _Data, everything: Listed, tried: Set[str], space: Space, rng: random.Random) -> Iterator[Draft]:
+    """All architectures of a small space that were not tried, or many of them, by their expected improvement."""
+    numbers = np.random.default_rng(rng.getrandbits(63))
+    models = _models(data, chain_of(space))
+    left = [index for index, digest in enumerate(everything.hashes) if digest not in tried]
+    if len(left) > MOST_LISTED:
+        left = rng.sample(left, MOST_LISTED)
+    for place in _order(data, models, everything.rows[left], numbers) if left else ():
+        yield Draft(everything.architectures[left[place]])
+
+
+def _models(data: _Data, chain: Chain) -> list[Model]:
+    return [fit(data.rows, data.targets[:, j], chain.spreads, data.noise[:, j]) for j in range(data.targets.shape[1])]
+
+
+def _order(data: _Data, models: list[Model], rows: Floats, numbers: np.random.Generator) -> list[int]:
+    """Places of the candidates' rows, the largest expected improvement first."""
+    draws = [model.values(rows, model.weights(numbers, DRAWS)) for model in models]
+    worth = _improvement(np.stack(draws, axis=2) * data.signs, data.values, data.worst, numbers)
+    order: list[int] = np.argsort(-worth, kind="stable").tolist()
+    return order
 
 
 def _candidates(
@@ -174,7 +201,7 @@ def _candidates(
     found: dict[tuple[object, ...], tuple[Plan, tuple[int, ...]]] = {}
 
     def add(plan: Plan, parents: tuple[int, ...]) -> None:
-        used = space.menu.keys(plan.layers, plan.options)
+        used = [key for name in dict.fromkeys(plan.layers) for key in chain.keys(name, plan.options)]
         key = (plan.width, plan.layers, plan.feed_forward, *(plan.options[name] for name in used))
         found.setdefault(key, (plan, parents))
 

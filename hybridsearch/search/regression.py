@@ -92,30 +92,39 @@ def fit(rows: Floats, targets: Floats, spreads: Floats, noise: Floats | None = N
         noise: (n,) variance that an observation has beyond the model's own, in squared units of the targets; none
             where all are alike.
     """
-    scales = [scale for scale in SCALES if scale.fits(targets)]
     extra = np.zeros(len(targets)) if noise is None else noise
-    return max((_fit(rows, targets, spreads, extra, scale) for scale in scales), key=lambda found: found[0])[1]
-
-
-def _fit(rows: Floats, targets: Floats, spreads: Floats, extra: Floats, scale: Scale) -> tuple[float, Model]:
-    z = scale.forward(targets)
-    unit = float(z.std()) or 1.0
-    slopes = np.exp(scale.log_slope(targets))
     # Rows with further noise count less: all are divided by what they have beyond the usual noise of about 0.3.
-    weight = 1.0 / np.sqrt(1.0 + extra * slopes**2 / (0.3 * unit) ** 2)
-    share = weight**2 / np.sum(weight**2)
-    centre, middle = float(share @ z), share @ rows
-    y = (z - centre) / unit * weight
-    u, s, directions = np.linalg.svd((rows - middle) * spreads * weight[:, None], full_matrices=False)
-    seen = u.T @ y
+    weight = 1.0 / np.sqrt(1.0 + extra / (0.3 * (float(targets.std()) or 1.0)) ** 2)
+    design = _Design(rows, spreads, weight)
+    scales = [scale for scale in SCALES if scale.fits(targets)]
+    return max((_fit(design, targets, scale) for scale in scales), key=lambda found: found[0])[1]
+
+
+class _Design:
+    """Rows taken apart once, for all scales of a target."""
+
+    def __init__(self, rows: Floats, spreads: Floats, weight: Floats) -> None:
+        self.spreads, self.weight = spreads, weight
+        self.share = weight**2 / np.sum(weight**2)
+        self.middle: Floats = self.share @ rows
+        scaled = (rows - self.middle) * spreads * weight[:, None]
+        self.u, self.s, self.directions = np.linalg.svd(scaled, full_matrices=False)
+
+
+def _fit(design: _Design, targets: Floats, scale: Scale) -> tuple[float, Model]:
+    z = scale.forward(targets)
+    unit, centre = float(z.std()) or 1.0, float(design.share @ z)
+    y = (z - centre) / unit * design.weight
+    s, directions, spreads = design.s, design.directions, design.spreads
+    seen = design.u.T @ y
     rest = max(float(y @ y - seen @ seen), 0.0)
+    left = len(y) - len(s)
     best: tuple[float, float, float] | None = None
     for signal in SIGNALS:
         for spread in NOISES:
             variance = (s * signal) ** 2 + spread**2
-            left = len(y) - len(s)
             evidence = -0.5 * float(
-                np.sum(seen**2 / variance) + rest / spread**2 + np.sum(np.log(variance)) + 2 * left * np.log(spread)
+                np.sum(seen**2 / variance + np.log(variance)) + rest / spread**2 + 2 * left * np.log(spread)
             )
             if best is None or evidence > best[0]:
                 best = (evidence, signal, spread)
@@ -124,6 +133,6 @@ def _fit(rows: Floats, targets: Floats, spreads: Floats, extra: Floats, scale: S
     known = (s * signal) ** 2 / ((s * signal) ** 2 + spread**2)
     gain = s * signal**2 / ((s * signal) ** 2 + spread**2)
     mean = spreads * (directions.T @ (gain * seen))
-    jacobian = float(np.sum(scale.log_slope(targets) + np.log(weight))) - len(y) * float(np.log(unit))
-    model = Model(scale, mean, middle, centre, unit, spread, directions, known, signal * spreads)
+    jacobian = float(np.sum(scale.log_slope(targets))) - len(y) * float(np.log(unit))
+    model = Model(scale, mean, design.middle, centre, unit, spread, directions, known, signal * spreads)
     return evidence + jacobian, model
