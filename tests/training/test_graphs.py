@@ -1,14 +1,13 @@
 """Recording work as a CUDA graph."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
 
 from hybridsearch.models.build import build
+from hybridsearch.models.memory import ConvolutionTail, MemoryGroup, RecurrentState
 from hybridsearch.spec.architecture import Architecture, Layer
 from hybridsearch.spec.mixers import FullAttention, GatedDelta, SlidingWindow
-from hybridsearch.training.graphs import captured
+from hybridsearch.training.graphs import captured, tensors
 
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 
@@ -48,20 +47,29 @@ def test_a_replayed_row_of_steps_gives_what_the_steps_give() -> None:
 
 
 @GPU
-def test_what_the_work_reads_is_kept() -> None:
-    out = torch.zeros(1 << 20, device="cuda")
+def test_what_the_work_drops_is_kept() -> None:
+    class Memory:
+        state = torch.empty(0)
 
-    def copying() -> Callable[[], object]:
-        source = torch.ones(1 << 20, device="cuda")
-        return lambda: out.copy_(source)
+    memory, out = Memory(), torch.zeros(1 << 20, device="cuda")
 
-    copying()()
-    replay = captured(copying(), torch.device("cuda"))
+    def step() -> None:
+        out.copy_(memory.state)
+        memory.state = memory.state + 1
+
+    for _ in range(2):  # once to warm up
+        memory.state = torch.ones(1 << 20, device="cuda")
+        replay = captured(step, torch.device("cuda"), reads=memory)
     assert replay is not None
     torch.cuda.empty_cache()
     others = [torch.full((1 << 20,), 7.0, device="cuda") for _ in range(8)]
     replay()
     assert torch.equal(out, torch.ones_like(out)) and len(others) == 8
+
+
+def test_tensors_are_found_however_deep() -> None:
+    memory = MemoryGroup([RecurrentState(torch.ones(1), ConvolutionTail(torch.ones(2)))])
+    assert [x.shape[0] for x in tensors([memory, (torch.ones(3), 4, "five")])] == [1, 2, 3]
 
 
 @GPU
