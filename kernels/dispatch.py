@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from hybridsearch.kernels.attention import pytorch as attention
+from hybridsearch.kernels.cross_entropy import fused as entropy_triton
 from hybridsearch.kernels.cross_entropy import pytorch as entropy
 from hybridsearch.kernels.gated_delta import chunked as gated_delta
 from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
@@ -29,10 +30,14 @@ from hybridsearch.kernels.kimi_delta import reference as kimi_delta_loop
 from hybridsearch.kernels.linear_attention import chunked as linear_attention
 from hybridsearch.kernels.linear_attention import fused as linear_attention_triton
 from hybridsearch.kernels.linear_attention import step as linear_attention_loop
+from hybridsearch.kernels.rms_norm import fused as norms_triton
 from hybridsearch.kernels.rms_norm import pytorch as norms
+from hybridsearch.kernels.rotary import fused as rotary_triton
 from hybridsearch.kernels.rotary import pytorch as rotary
+from hybridsearch.kernels.short_conv import fused as convolution_triton
 from hybridsearch.kernels.short_conv import pytorch as convolution
 from hybridsearch.kernels.sliding_window import blocked as sliding
+from hybridsearch.kernels.sliding_window import fused as sliding_triton
 from hybridsearch.kernels.token_routing import chunked as routing
 from hybridsearch.kernels.token_routing import paged
 from hybridsearch.kernels.token_routing.reference import LinearState, OwnChunk
@@ -77,7 +82,10 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("torch sdpa", attention.causal_attention),
     ),
     "attention_step": (Implementation("torch sdpa", attention.attention_step),),
-    "sliding_window_attention": (Implementation("torch sdpa in blocks", sliding.sliding_window_attention),),
+    "sliding_window_attention": (
+        Implementation("triton", sliding_triton.sliding_window_attention, sliding_triton.refuses),
+        Implementation("torch sdpa in blocks", sliding.sliding_window_attention),
+    ),
     "gated_delta_rule": (Implementation("torch chunked", gated_delta.gated_delta_rule),),
     "gated_delta_step": (Implementation("torch", gated_delta_loop.gated_delta_step),),
     "gated_linear_attention": (
@@ -105,19 +113,26 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
     "paged_attention_step": (Implementation("torch", paged.paged_attention_step),),
     "short_conv": (
+        Implementation("triton", convolution_triton.short_conv, convolution_triton.refuses),
         Implementation("torch, own backward", convolution.short_conv_own_backward, _not_cpu),
         Implementation("torch", convolution.short_conv),
     ),
-    "short_conv_step": (Implementation("torch", convolution.short_conv_step),),
+    "short_conv_step": (
+        Implementation("triton", convolution_triton.short_conv_step, convolution_triton.refuses),
+        Implementation("torch", convolution.short_conv_step),
+    ),
     "rms_norm": (
+        Implementation("triton", norms_triton.rms_norm, norms_triton.refuses),
         Implementation("torch, own backward", norms.rms_norm_own_backward, _not_cpu),
         Implementation("torch", norms.rms_norm),
     ),
     "unit_length": (
+        Implementation("triton", norms_triton.unit_length, norms_triton.refuses),
         Implementation("torch, own backward", norms.unit_length_own_backward, _not_cpu),
         Implementation("torch", norms.unit_length),
     ),
     "gated_rms_norm": (
+        Implementation("triton", norms_triton.gated_rms_norm, norms_triton.refuses),
         Implementation("torch, own backward", norms.gated_rms_norm_own_backward, _not_cpu),
         Implementation("torch", norms.gated_rms_norm),
     ),
@@ -125,8 +140,12 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("torch, own backward", norms.mixed_rms_norm_own_backward, _not_cpu),
         Implementation("torch", norms.mixed_rms_norm),
     ),
-    "cross_entropy": (Implementation("torch", entropy.cross_entropy),),
+    "cross_entropy": (
+        Implementation("triton over the logits", entropy_triton.cross_entropy, entropy_triton.refuses),
+        Implementation("torch", entropy.cross_entropy),
+    ),
     "rotate": (
+        Implementation("triton", rotary_triton.rotate, rotary_triton.refuses),
         Implementation("torch, own backward", rotary.rotate_own_backward, _not_cpu),
         Implementation("torch", rotary.rotate),
     ),

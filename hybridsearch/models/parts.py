@@ -54,7 +54,8 @@ class Rotary:
         """Turn [B, T, H, K]; the first token stands at position `start`."""
         stop = start + x.shape[1]
         length = max(256, 1 << (stop - 1).bit_length())
-        cos, sin = _angles(self.theta, self.head_dim, x.shape[2], length, x.dtype, x.device)
+        heads = x.shape[2] if x.device.type == "cpu" else 1
+        cos, sin = _angles(self.theta, self.head_dim, heads, length, x.dtype, x.device)
         return dispatch.rotate(x, cos[start:stop], sin[start:stop])
 
 
@@ -64,8 +65,9 @@ def _angles(
 ) -> tuple[Tensor, Tensor]:
     """cos and sin [length, heads, size], the first half of sin negated.
 
-    Repeated for every head, since a product over whole rows takes a third of the time of one that starts again at each
-    head. Made outside of inference mode, for a table first used in a measurement also serves the training after it.
+    Repeated for every head on a CPU, where a product over whole rows takes a third of the time of one that starts again
+    at each head. Made outside of inference mode, for a table first used in a measurement also serves the training after
+    it.
     """
     with torch.inference_mode(False), torch.no_grad():
         exponents = torch.arange(0, size, 2, dtype=torch.float64) / size

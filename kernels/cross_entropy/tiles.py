@@ -15,7 +15,7 @@ class Tile(NamedTuple):
 
 
 # Keys: the largest vocabulary that the choice serves.
-TILES = {1024: Tile(1024, 2), 2048: Tile(2048, 4), 1 << 62: Tile(4096, 8)}
+TILES = {1024: Tile(1024, 2), 2048: Tile(2048, 4), 1 << 62: Tile(4096, 4)}
 
 
 def tile(columns: int) -> Tile:

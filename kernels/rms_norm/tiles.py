@@ -10,8 +10,8 @@ LARGEST_SIZE = 16384
 
 LARGEST_HEADS = 256
 """Where heads are told apart; tensors with more, and rows unevenly spaced, are copied."""
-NUMBERS = 2048
-"""Of a tile: 16 a thread."""
+NUMBERS = 1024
+"""Of a tile: 8 a thread, one load of 16 bytes."""
 PROGRAMS = 1056
 """Of a backward pass over many rows, 8 a multiprocessor of a H100; each sums its rows' part of a weight's gradient."""
 

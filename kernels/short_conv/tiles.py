@@ -22,6 +22,6 @@ class Tile(NamedTuple):
     warps: int
 
 
-FORWARD = Tile(128, 16, 4, 4)
-BACKWARD = Tile(128, 8, 4, 4)
+FORWARD = Tile(256, 8, 4, 4)
+BACKWARD = Tile(256, 8, 2, 4)
 STEP = Tile(256, 1, 1, 2)

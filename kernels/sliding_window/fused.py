@@ -9,7 +9,7 @@ from torch.nn.functional import pad
 
 from hybridsearch.kernels.attention.pytorch import causal_attention_cuda
 from hybridsearch.kernels.registration import refuses_device
-from hybridsearch.kernels.sliding_window.tiles import DTYPES, LARGEST_SIZE, padded_size
+from hybridsearch.kernels.sliding_window.tiles import DTYPES, LARGEST_FLOAT32, LARGEST_SIZE, padded_size
 
 
 def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
@@ -17,7 +17,8 @@ def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     reason = refuses_device(device)
     if not reason and dtype not in DTYPES:
         reason = f"needs bfloat16 or float32, found {dtype}"
-    return reason or (f"key size {head_dim} is above {LARGEST_SIZE}" if head_dim > LARGEST_SIZE else "")
+    largest = LARGEST_FLOAT32 if dtype == torch.float32 else LARGEST_SIZE
+    return reason or (f"key size {head_dim} is above {largest}" if head_dim > largest else "")
 
 
 def sliding_window_attention(
@@ -39,10 +40,11 @@ def sliding_window_attention(
         return causal_attention_cuda(q, k, v, scale=scale)
     q, k, v = (_padded(x) for x in (q, k, v))
     output: Tensor
-    if v.shape[-1] <= LARGEST_SIZE:
+    largest = LARGEST_FLOAT32 if dtype == torch.float32 else LARGEST_SIZE
+    if v.shape[-1] <= largest:
         output = operators.sliding_window(q, k, v, window, sinks, scale)[0]
     else:  # value columns know nothing of each other
-        parts = torch.split(v, LARGEST_SIZE, -1)
+        parts = torch.split(v, largest, -1)
         output = torch.cat([operators.sliding_window(q, k, part, window, sinks, scale)[0] for part in parts], -1)
     return output[..., :value_size]
 

@@ -7,6 +7,8 @@ import torch
 DTYPES = (torch.bfloat16, torch.float32)
 LARGEST_SIZE = 128
 """Of a key, and of a value that is not split."""
+LARGEST_FLOAT32 = 64
+"""Of a float32 key: three tf32 products for one, little fits in registers."""
 
 
 class Tile(NamedTuple):

@@ -30,10 +30,10 @@ def test_describe_says_what_serves_and_why_not_the_faster() -> None:
     name, reason = rows["causal_attention"]
     assert name == "torch sdpa"
     assert "needs cuda, found cpu" in reason
-    assert rows["short_conv"] == ("torch, own backward", "first choice")
+    assert rows["short_conv"] == ("torch, own backward", "triton: needs cuda, found cpu")
     cuda = {operation: name for operation, name, _ in dispatch.describe(CUDA, torch.bfloat16)}
     assert cuda["causal_attention"] == "torch sdpa, cuDNN first"
-    assert cuda["short_conv"] == "torch"
+    assert cuda["short_conv"] == ("triton" if torch.cuda.is_available() else "torch")
 
 
 def test_flash_attention_is_refused_with_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:

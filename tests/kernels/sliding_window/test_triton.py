@@ -88,6 +88,7 @@ def test_says_why_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     cuda = torch.device("cuda")
-    assert fused.refuses(cuda, torch.bfloat16, 64) == fused.refuses(cuda, torch.float32, 128) == ""
+    assert fused.refuses(cuda, torch.bfloat16, 64) == fused.refuses(cuda, torch.float32, 64) == ""
     assert "float64" in fused.refuses(cuda, torch.float64, 64)
+    assert "65" in fused.refuses(cuda, torch.float32, 65)
     assert "129" in fused.refuses(cuda, torch.bfloat16, 129)
