@@ -92,7 +92,7 @@ def change_state(
         raise InvalidSetting(f"trial {number} is {old.value} and cannot become {state.value}; {rule}")
     if (state is TrialState.FAILED) != (reason is not None):
         raise InvalidSetting(f"trial {number}: a failed trial needs a reason, and only a failed one takes a reason")
-    if state is TrialState.FINISHED and not _has_report(connection, key, number):
+    if state is TrialState.FINISHED and _latest_rung(connection, key, number) is None:
         raise InvalidSetting(f"trial {number} cannot be finished without a report; record its reports first")
     values: dict[str, Any] = {
         "state": state.value,
@@ -110,12 +110,16 @@ def change_state(
 def add_report(connection: Connection, key: int, report: Report, now: float) -> bool:
     """Add a report to its trial; false, and nothing changed, when the rung has one.
 
+    A finished trial still takes reports above its last rung: those of a confirmation.
+
     Raises:
         InvalidSetting: no such trial, its state is final, or a number is not finite.
     """
     state = TrialState(_row(connection, key, report.trial).state)
+    latest = _latest_rung(connection, key, report.trial)
     added = insert_report(connection, key, report, now)
-    if added and state.final:
+    confirms = state is TrialState.FINISHED and latest is not None and report.rung > latest
+    if added and state.final and not confirms:
         raise InvalidSetting(
             f"trial {report.trial} is {state.value}, which is final; drop its report of rung {report.rung}"
         )
@@ -232,9 +236,9 @@ def _row(connection: Connection, key: int, number: int) -> AnyRow:
     return row
 
 
-def _has_report(connection: Connection, key: int, number: int) -> bool:
-    query = select(ReportRow.rung).where(ReportRow.study_id == key, ReportRow.trial == number).limit(1)
-    return connection.execute(query).first() is not None
+def _latest_rung(connection: Connection, key: int, number: int) -> int | None:
+    query = select(func.max(ReportRow.rung)).where(ReportRow.study_id == key, ReportRow.trial == number)
+    return connection.execute(query).scalar_one()
 
 
 def _trial_of(row: AnyRow, study: str, theirs: tuple[Report, ...]) -> TrialRecord:

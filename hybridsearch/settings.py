@@ -188,6 +188,8 @@ class SearchSettings(Settings):
     margin: Annotated[float, Field(ge=0)] = 1.0
     """Combined standard errors (over the seeds) by which a trial must be better in every objective to dominate another
     at a rung. It has an effect from two seeds on."""
+    confirm: Annotated[int, Field(ge=0)] = 0
+    """Further seeds with which every member of the front is measured again at the end, beyond the budget."""
     workers: WorkerSettings = WorkerSettings()
     replay: str | None = None
     """Path of a table (relative to this file) to search in place of training: its candidates, evaluation and results,

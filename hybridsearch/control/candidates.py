@@ -1,6 +1,7 @@
 """An architecture as a candidate: its identity, and everything that can be counted before any training."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hybridsearch import seeds
 from hybridsearch.errors import Infeasible
@@ -14,6 +15,18 @@ from hybridsearch.trial import Candidate
 
 DRAWS = 500
 """Architectures looked at before the constraints count as impossible; about 1 ms each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTrial:
+    """A trial that is about to be recorded."""
+
+    architecture: Architecture
+    candidate: Candidate
+    sampler: str
+    parents: tuple[int, ...]
+    control: str | None
+    seed: int
 
 
 def describe(architecture: Architecture, context: int) -> Candidate:

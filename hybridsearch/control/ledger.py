@@ -4,11 +4,15 @@ The store is the truth and everything else here is derived from it: `Ledger.open
 crash. Only the controller's process has one.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from hybridsearch.control.standing import empty_front, score_of
+from hybridsearch.control.candidates import NewTrial
+from hybridsearch.control.confirming import pooled
+from hybridsearch.control.observing import observation
+from hybridsearch.control.standing import empty_front
 from hybridsearch.db.records import TrialRecord
 from hybridsearch.db.store import Event, Store
 from hybridsearch.objectives import Score
@@ -18,25 +22,12 @@ from hybridsearch.search.history import History, Observation
 from hybridsearch.search.rungs import Ladder
 from hybridsearch.search.scheduler import Action, Decision
 from hybridsearch.settings import SearchSettings
-from hybridsearch.spec.architecture import Architecture
 from hybridsearch.trial import Candidate, Failure, Report, TrialState
 
 Listener = Callable[[Event], None]
 """Hears every event after it was recorded."""
 
 RESTS = {Action.FINISH: TrialState.FINISHED, Action.STOP: TrialState.STOPPED, Action.PAUSE: TrialState.PAUSED}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewTrial:
-    """A trial that is about to be recorded."""
-
-    architecture: Architecture
-    candidate: Candidate
-    sampler: str
-    parents: tuple[int, ...]
-    control: str | None
-    seed: int
 
 
 class Ledger:
@@ -91,6 +82,11 @@ class Ledger:
     def controls(self) -> dict[str, Candidate]:
         """Controls that were recorded, by name."""
         return dict(self._controls)
+
+    @property
+    def unconfirmed(self) -> list[int]:
+        """Trials on the front that were not measured again, by the first objective."""
+        return [n for n, _ in self._front.members if self._trials[n].reports[-1].rung <= self._ladder.top]
 
     @property
     def hypervolume(self) -> float:
@@ -159,6 +155,21 @@ class Ledger:
         """Record the end of a trial that waited at a rung until the search was over."""
         self._leave_rung(trial, TrialState.STOPPED, TrialState.STOPPED.value, decision)
         self._ended(trial, TrialState.STOPPED, decision.reason)
+
+    def confirmed(self, trial: int, further: Report) -> None:
+        """Record that a finished trial was measured again with further seeds: it may leave the front, or be joined."""
+        report = pooled(self._trials[trial].reports[-1], further, self._ladder.top + 1)
+        spread = f"{self._settings.confirm} further seeds; recall {report.metrics.get('recall', math.nan):.3f} over all"
+        event = Event(kind="confirm", message=spread, trial=trial, rung=report.rung)
+        self._store.record(self.study, report, event=event)
+        self._reporter.rung(trial, report, spread)
+        self._refresh(trial)
+        self._front = empty_front(self._settings)
+        for seen in self.history.finished:
+            self._stand(seen)
+        self._listener(event)
+        finished = self.points()
+        self._reporter.front_changed(finished, self.hypervolume, len(finished), self.elapsed)
 
     def failed(self, failure: Failure) -> None:
         """Record the end of a trial by a failure."""
@@ -264,32 +275,16 @@ class Ledger:
         if trial.control is not None:
             self._controls[trial.control] = trial.candidate
         self._trials[trial.number] = trial
-        observation = self._observation(trial)
-        self.history.record(observation)
-        if observation.score is not None and observation.score.violation == 0 and trial.number not in self._front.keys:
-            self._front.add(observation.score.minimised, trial.number)
+        seen = observation(trial, self._settings, self._ladder)
+        self.history.record(seen)
+        self._stand(seen)
 
-    def _observation(self, trial: TrialRecord) -> Observation:
-        reached = [
-            (report.rung, score_of(self._settings, trial.reports[: index + 1], final=self._ladder.is_last(report.rung)))
-            for index, report in enumerate(trial.reports)
-        ]
-        scores = dict(reached)
-        finished = trial.state is TrialState.FINISHED
-        return Observation(
-            trial=trial.number,
-            hash=trial.candidate.hash,
-            architecture=trial.candidate.canonical,
-            state=trial.state,
-            score=scores[max(scores)] if finished else None,
-            rung_scores=scores,
-            parents=trial.parents,
-            sampler=trial.sampler,
-            control=trial.control,
-        )
+    def _stand(self, seen: Observation) -> None:
+        if seen.score is not None and seen.score.violation == 0 and seen.trial not in self._front.keys:
+            self._front.add(seen.score.minimised, seen.trial)
 
     def _point(self, trial: TrialRecord) -> Point:
-        score = self._observation(trial).score
+        score = self.history.of(trial.number).score
         return point(
             trial.number,
             trial.candidate,

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from hybridsearch.control import budget
+from hybridsearch.control.confirming import confirmation
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.places import Places
 from hybridsearch.control.proposer import Plan, Proposer
@@ -48,6 +49,8 @@ class Controller:
         self._out: set[int] = set()
         self._losses: dict[int, int] = {}
         self._shares: dict[int, float] = {}
+        self._confirming: set[int] = set()
+        self._unconfirmable: set[int] = set()
         self._draining = False
         self._drain_told = False
         self._proposer = Proposer(plan, ledger, lambda: self.spent)
@@ -57,7 +60,7 @@ class Controller:
     def next_job(self) -> Job | None:
         """The next trial to run: interrupted ones first, then controls, promoted ones, and the sampler's.
 
-        None: nothing for now. Once nothing is left to run, whoever waits at a rung is stopped.
+        None: nothing for now. Once nothing is left to run, the front is confirmed, and whoever waits at a rung stopped.
 
         Raises:
             Infeasible: the space, or the constraints, leave nothing to try.
@@ -69,16 +72,21 @@ class Controller:
         number = None if self._proposer.controls_left else self._promoted()
         if number is None:
             number = self._proposer.new_trial()
-        if number is None and self.finished:
+        if number is not None:
+            return self._job(number)
+        if (again := self._to_confirm()) is not None:
+            self._confirming.add(again)
+            return confirmation(self._job(again), self._ledger.record(again), self._plan.settings)
+        if self.finished:
             self._leave_behind()
-        return None if number is None else self._job(number)
+        return None
 
     @property
     def finished(self) -> bool:
         """Whether no job is out and none will follow."""
         if self._out or self._draining:
             return not self._out
-        return not self._queue and self._proposer.over() and self._promotable() is None
+        return self._settled and self._to_confirm() is None
 
     @property
     def out(self) -> frozenset[int]:
@@ -89,13 +97,17 @@ class Controller:
 
     def started(self, trial: int) -> None:
         """A worker has taken the job."""
-        if self._ledger.record(trial).state is not TrialState.RUNNING:
+        if trial not in self._confirming and self._ledger.record(trial).state is not TrialState.RUNNING:
             self._ledger.started(trial)
 
     def report(self, report: Report) -> Action:
         """Record a report, and say whether the trial goes on. A report that is known already changes nothing."""
         trial = report.trial
         known = self._ledger.record(trial)
+        if trial in self._confirming:
+            self._put_down(trial)
+            self._ledger.confirmed(trial, report)
+            return Action.FINISH
         if known.state.final:
             return Action.STOP
         if any(report.rung == earlier.rung for earlier in known.reports):
@@ -123,7 +135,10 @@ class Controller:
         if it ran out of memory.
         """
         trial = failure.trial
-        self._out.discard(trial)
+        if trial in self._confirming:
+            self._unconfirmable.add(trial)
+            self._ledger.note("confirm", f"trial {trial} could not be measured again: {failure.message}")
+        self._put_down(trial)
         if self._ledger.record(trial).state.final:
             return
         lost = self._losses.get(trial, 0)
@@ -140,8 +155,10 @@ class Controller:
 
     def paused(self, trial: int) -> None:
         """The trial has put down its work for a later resume."""
-        self._out.discard(trial)
-        self._ledger.paused(trial)
+        confirming = trial in self._confirming
+        self._put_down(trial)
+        if not confirming:
+            self._ledger.paused(trial)
 
     def drain(self) -> None:
         """Ask for a drain: nothing new is proposed, and workers put down what they have with a checkpoint.
@@ -187,6 +204,23 @@ class Controller:
         return take(self._ledger, self.spent, budget.share(self._plan.settings.budget, self.spent))
 
     # who runs next
+
+    @property
+    def _settled(self) -> bool:
+        """Whether nothing is left but to confirm the front."""
+        busy = self._queue or self._out - self._confirming
+        return not busy and self._proposer.over() and self._promotable() is None
+
+    def _to_confirm(self) -> int | None:
+        """A member of the front that has to be measured again, once the search itself is over."""
+        if not self._plan.settings.confirm or not self._settled:
+            return None
+        tried = self._confirming | self._unconfirmable
+        return next((trial for trial in self._ledger.unconfirmed if trial not in tried), None)
+
+    def _put_down(self, trial: int) -> None:
+        self._out.discard(trial)
+        self._confirming.discard(trial)
 
     def _promotable(self) -> tuple[int, Decision] | None:
         """Who should go on now; nobody once the time is spent."""

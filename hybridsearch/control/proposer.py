@@ -6,8 +6,8 @@ from typing import Any
 
 from hybridsearch import seeds
 from hybridsearch.control import budget
-from hybridsearch.control.candidates import describe, screen
-from hybridsearch.control.ledger import Ledger, NewTrial
+from hybridsearch.control.candidates import NewTrial, describe, screen
+from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.places import Places
 from hybridsearch.errors import Infeasible
 from hybridsearch.search.choice import choose

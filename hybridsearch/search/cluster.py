@@ -40,8 +40,9 @@ NEAR = 40
 """Candidates one to three small steps away from the front."""
 FAR = 20
 """Candidates from anywhere."""
-MOST_LISTED = 1500
-"""Candidates where the whole space is listed; of a larger one, so many at random."""
+NEIGHBOURS = 24
+"""Architectures that count as near where the whole space is listed. The best of all listed ones by the model alone was
+no better: what the model misses is found by trying what is like the front."""
 DRAWS = 6
 """Of the posterior. Few: the differences between them are what makes proposals explore."""
 DIRECTIONS = 48
@@ -172,14 +173,23 @@ def _ranked(data: _Data, space: Space, rng: random.Random) -> Iterator[Draft]:
 
 
 def _ranked_list(data: _Data, everything: Listed, tried: Set[str], space: Space, rng: random.Random) -> Iterator[Draft]:
-    """All architectures of a small space that were not tried, or many of them, by their expected improvement."""
+    """The same where the whole space is listed: optima, neighbours of the front and others among what was not tried."""
     numbers = np.random.default_rng(rng.getrandbits(63))
-    models = _models(data, chain_of(space))
-    left = [index for index, digest in enumerate(everything.hashes) if digest not in tried]
-    if len(left) > MOST_LISTED:
-        left = rng.sample(left, MOST_LISTED)
-    for place in _order(data, models, everything.rows[left], numbers) if left else ():
-        yield Draft(everything.architectures[left[place]])
+    chain = chain_of(space)
+    models = _models(data, chain)
+    left = np.array([index for index, digest in enumerate(everything.hashes) if digest not in tried], dtype=np.int64)
+    if not len(left):
+        return
+    rows = everything.rows[left]
+    chosen = {int(np.argmin(rows @ _scalarised(models, data.signs, numbers))) for _ in range(OPTIMA)}
+    for _ in range(NEAR if data.front else 0):
+        far = np.abs((rows - chain.row(rng.choice(data.front)[1])) * chain.spreads).sum(axis=1)
+        nearest = np.argpartition(far, min(NEIGHBOURS, len(far)) - 1)[:NEIGHBOURS]
+        chosen.add(int(rng.choice(nearest.tolist())))
+    chosen.update(rng.sample(range(len(left)), min(FAR, len(left))))
+    candidates = sorted(chosen)
+    for place in _order(data, models, rows[candidates], numbers):
+        yield Draft(everything.architectures[int(left[candidates[place]])])
 
 
 def _models(data: _Data, chain: Chain) -> list[Model]:

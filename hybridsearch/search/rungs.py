@@ -61,6 +61,11 @@ class Ladder:
             raise InvalidSetting(f"rung {rung} is not on the ladder; it has rungs 0 to {len(self.fidelities) - 1}")
         return self.fidelities[rung]
 
+    @property
+    def top(self) -> int:
+        """The last rung; a confirmation is recorded as one more."""
+        return len(self.fidelities) - 1
+
     def is_last(self, rung: int) -> bool:
         """Whether a trial that reaches this rung is finished."""
         return self.at(rung) == self.fidelities[-1]

@@ -1,0 +1,30 @@
+"""A recorded trial as samplers and the scheduler see it."""
+
+from hybridsearch.control.standing import score_of
+from hybridsearch.db.records import TrialRecord
+from hybridsearch.search.history import Observation
+from hybridsearch.search.rungs import Ladder
+from hybridsearch.settings import SearchSettings
+from hybridsearch.trial import TrialState
+
+
+def observation(trial: TrialRecord, settings: SearchSettings, ladder: Ladder) -> Observation:
+    """The observation of a trial; a confirmation stands in the place of its last rung."""
+    scores = {
+        min(report.rung, ladder.top): score_of(
+            settings, trial.reports[: index + 1], final=ladder.is_last(min(report.rung, ladder.top))
+        )
+        for index, report in enumerate(trial.reports)
+    }
+    finished = trial.state is TrialState.FINISHED
+    return Observation(
+        trial=trial.number,
+        hash=trial.candidate.hash,
+        architecture=trial.candidate.canonical,
+        state=trial.state,
+        score=scores[max(scores)] if finished else None,
+        rung_scores=scores,
+        parents=trial.parents,
+        sampler=trial.sampler,
+        control=trial.control,
+    )
