@@ -175,6 +175,9 @@ def _gated_delta_backward(
                 _join(transitions, d_ends, v.dtype, reverse=True)
         routed = {} if lasting is None else {"lasting": lasting.contiguous(), "d_lasting": d_lasting}
         chosen = tile("inputs_backward", key_size, value_size, v.dtype)
+        if routed and v.dtype == torch.bfloat16:
+            # Triton 3.6 loses dg and the gradient of `lasting` in four warps with narrow tiles of keys.
+            chosen = chosen._replace(warps=8)
         inputs_backward_kernel[(rows * chunks,)](
             q, k, gates, d_output, d_v, errors, befores, d_afters, d_q, d_k, d_g, d_beta, scale,
             tokens, heads, value_heads, chunks, plane, BK=chosen.columns,

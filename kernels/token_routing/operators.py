@@ -43,7 +43,7 @@ class Tile(NamedTuple):
 
 # Keys: the largest of key and value size that the choice serves.
 TILES = {
-    "forward": {64: Tile(128, 8, 3), 128: Tile(128, 4, 3)},
+    "forward": {64: Tile(128, 8, 3), 128: Tile(128, 4, 2)},
     "queries_backward": {64: Tile(64, 4, 3), 128: Tile(64, 4, 2)},
     "keys_backward": {128: Tile(64, 4, 2)},
 }
