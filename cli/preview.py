@@ -95,7 +95,7 @@ def architecture_rows(
 def _work(settings: "SearchSettings", compared: int) -> list[tuple[str, str]]:
     evaluation = settings.evaluation
     rungs, training = evaluation.rungs, evaluation.training
-    runs = len(training.learning_rates) * training.seeds
+    runs = len(training.learning_rates) * (rungs.ladder[-1].seeds or training.seeds)
     steps = " -> ".join(str(steps) for steps in rungs.steps)
     one = f"about one in {rungs.reduction:g} goes on"
     stopping = {"promote": f"{one}, the others pause", "stop": one, "off": "all go on"}[settings.stopping]

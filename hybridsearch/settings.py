@@ -91,17 +91,28 @@ class RungSettings(Settings):
     """Steps from the start of training to each rung; the last is full training."""
     reduction: Annotated[float, Field(gt=1)] = 2.0
     """Of those that reach a rung, about one in `reduction` goes on."""
+    seeds: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """Replicates per learning rate at each rung, in place of `training.seeds`: the first rungs may do with one, and
+    those that go on are told apart by more."""
 
     @model_validator(mode="after")
     def _rises(self) -> "RungSettings":
         if any(a >= b for a, b in zip(self.steps, self.steps[1:], strict=False)):
             raise ValueError(f"steps must rise, found {list(self.steps)}")
+        if self.seeds is not None and len(self.seeds) != len(self.steps):
+            raise ValueError(f"seeds needs one number for each of {len(self.steps)} rungs, found {list(self.seeds)}")
+        if self.seeds is not None and any(a > b for a, b in zip(self.seeds, self.seeds[1:], strict=False)):
+            raise ValueError(f"seeds may not fall, found {list(self.seeds)}")
         return self
 
     @property
     def ladder(self) -> tuple[Fidelity, ...]:
         """The rungs, cheapest first."""
-        return tuple(Fidelity(rung=rung, steps=steps) for rung, steps in enumerate(self.steps))
+        seeds = self.seeds or (None,) * len(self.steps)
+        return tuple(
+            Fidelity(rung=rung, steps=steps, seeds=count)
+            for rung, (steps, count) in enumerate(zip(self.steps, seeds, strict=True))
+        )
 
 
 class ThroughputSettings(Settings):

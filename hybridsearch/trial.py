@@ -62,6 +62,8 @@ class Fidelity:
     """0 is the cheapest."""
     steps: int
     """Optimiser steps from the start of training to this rung."""
+    seeds: int | None = None
+    """Replicates per learning rate that are trained to this rung; none means as many as the training settings say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

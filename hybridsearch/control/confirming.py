@@ -25,12 +25,16 @@ def confirmation(job: Job, trial: TrialRecord, settings: SearchSettings) -> Job:
     chosen = trial.reports[-1].metrics.get("learning_rate")
     training = settings.evaluation.training
     rates = training.learning_rates if chosen is None else (chosen,)
-    again = training.model_copy(update={"seeds": settings.confirm, "learning_rates": rates})
+    changed = {
+        "training": training.model_copy(update={"seeds": settings.confirm, "learning_rates": rates}),
+        "rungs": settings.evaluation.rungs.model_copy(update={"seeds": None}),
+    }
+    again = settings.evaluation.model_copy(update=changed)
     return replace(
         job,
         seed=seeds.derive(trial.seed, "confirm"),
-        rungs=settings.evaluation.rungs.ladder[-1:],
-        evaluation=settings.evaluation.model_copy(update={"training": again}).model_dump_json(),
+        rungs=again.rungs.ladder[-1:],
+        evaluation=again.model_dump_json(),
         folder=f"{job.folder}-confirm",
     )
 

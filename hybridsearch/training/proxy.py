@@ -100,7 +100,7 @@ def train(plan: Plan, rungs: Sequence[Fidelity], around: Surroundings) -> Iterat
     run.resume(rungs[0])
     for fidelity in rungs:
         with exclusive.training(around.slot):
-            run.advance_all(fidelity.steps)
+            run.advance_all(fidelity)
             run.save()
             reached = run.scored(fidelity)
         yield reached
@@ -117,9 +117,17 @@ class _Run:
 
     def _start(self) -> None:
         settings = self._plan.evaluation.training
+        most = max(self._seeds(fidelity) for fidelity in self._plan.evaluation.rungs.ladder)
         self._replicates = [
-            Replicate(self._plan, rate, index) for rate in settings.learning_rates for index in range(settings.seeds)
+            Replicate(self._plan, rate, index) for rate in settings.learning_rates for index in range(most)
         ]
+
+    def _seeds(self, fidelity: Fidelity) -> int:
+        return fidelity.seeds or self._plan.evaluation.training.seeds
+
+    def _racing(self, fidelity: Fidelity) -> list[Replicate]:
+        """The replicates that count at a rung; further seeds join at later ones, and begin there from the start."""
+        return [replicate for replicate in self._replicates if replicate.index < self._seeds(fidelity)]
 
     def resume(self, first: Fidelity) -> None:
         """Go on from the latest snapshot, unless it is already past the first rung that is asked for."""
@@ -142,16 +150,17 @@ class _Run:
         self._around.keeper.save(Snapshot(tensors, steps, tuple(replicate.lost for replicate in self._replicates)))
         self._saved = self._around.clock()
 
-    def advance_all(self, steps: int) -> None:
-        for replicate in self._replicates:
+    def advance_all(self, fidelity: Fidelity) -> None:
+        steps, racing = fidelity.steps, self._racing(fidelity)
+        for replicate in racing:
             while replicate.step < steps and not replicate.lost:
                 loss = replicate.advance()
                 if replicate.step % STEPS_UNCHECKED == 0 or replicate.step == steps:
                     _check(replicate, float(loss))
                 if replicate.step % STEPS_IN_A_ROW == 0:
                     self._look_around()
-        if all(replicate.lost for replicate in self._replicates):
-            raise TrialFailure(FailureReason.NOT_A_NUMBER, self._replicates[0].lost)
+        if all(replicate.lost for replicate in racing):
+            raise TrialFailure(FailureReason.NOT_A_NUMBER, racing[0].lost)
 
     def _look_around(self) -> None:
         self._around.slot.pass_turnstile()
@@ -164,12 +173,13 @@ class _Run:
             self.save()
 
     def scored(self, fidelity: Fidelity) -> Reached:
-        """Score all replicates and choose the learning rate; one with a lost seed is no choice."""
-        scores = {replicate: self._score(replicate) for replicate in self._replicates if not replicate.lost}
-        by_rate = groupby(self._replicates, key=lambda replicate: replicate.learning_rate)
+        """Score the rung's replicates and choose the learning rate; one with a lost seed is no choice."""
+        racing = self._racing(fidelity)
+        scores = {replicate: self._score(replicate) for replicate in racing if not replicate.lost}
+        by_rate = groupby(racing, key=lambda replicate: replicate.learning_rate)
         teams = [team for team in (list(members) for _, members in by_rate) if not any(r.lost for r in team)]
         if not teams:
-            raise TrialFailure(FailureReason.NOT_A_NUMBER, next(r.lost for r in self._replicates if r.lost))
+            raise TrialFailure(FailureReason.NOT_A_NUMBER, next(r.lost for r in racing if r.lost))
         best = max(teams, key=lambda team: _standing([scores[replicate] for replicate in team]))
         replicates = {name: tuple(scores[replicate][name] for replicate in best) for name in scores[best[0]]}
         metrics = {name: math.fsum(values) / len(values) for name, values in replicates.items()}

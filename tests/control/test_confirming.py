@@ -143,3 +143,17 @@ def test_metrics_that_no_seed_varies_stay_as_they_were() -> None:
     found = pooled(known, further, 3)
     assert found.metrics == pytest.approx({"recall": 0.7, "speed": 5.0})
     assert (found.rung, found.replicates) == (3, {"recall": (0.7, 0.9, 0.5)})
+
+
+def test_it_asks_for_its_own_number_of_seeds_whatever_the_rungs_have(make: Make, noisy: Evaluator) -> None:
+    evaluation = {"rungs": {"steps": [25, 50, 100], "seeds": [1, 2, 4]}}
+    search = make(budget={"trials": 4}, confirm=3, evaluation=evaluation)
+    jobs: list[Job] = []
+
+    def counting(job: Job) -> Iterator[Report]:
+        jobs.append(job)
+        yield from noisy(job)
+
+    in_process.run(search.controller(), counting)
+    assert [f.seeds for f in jobs[0].rungs] == [1, 2, 4]
+    assert {(seeds_of(j), j.rungs[0].seeds) for j in jobs if j.folder.endswith("-confirm")} == {(3, None)}

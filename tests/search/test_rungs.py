@@ -4,7 +4,7 @@ import pytest
 
 from hybridsearch.errors import InvalidSetting
 from hybridsearch.search.rungs import Ladder
-from hybridsearch.settings import EvaluationSettings
+from hybridsearch.settings import EvaluationSettings, RungSettings
 
 EVALUATION = EvaluationSettings.model_validate(
     {"rungs": {"steps": [50, 200, 1000], "reduction": 3}, "training": {"warmup": 0.1}}
@@ -34,3 +34,13 @@ def test_the_share_that_goes_on_is_rounded_up(count: int, kept: int) -> None:
 def test_only_rungs_of_the_ladder_exist(rung: int) -> None:
     with pytest.raises(InvalidSetting, match=f"rung {rung} is not on the ladder"):
         Ladder.of(EVALUATION).at(rung)
+
+
+def test_rungs_may_raise_the_number_of_seeds() -> None:
+    rungs = RungSettings(steps=(10, 20, 40), seeds=(1, 1, 3))
+    assert [(f.steps, f.seeds) for f in rungs.ladder] == [(10, 1), (20, 1), (40, 3)]
+    assert [f.seeds for f in RungSettings(steps=(10, 20)).ladder] == [None, None]
+    with pytest.raises(ValueError, match="one number for each of 2 rungs"):
+        RungSettings(steps=(10, 20), seeds=(1,))
+    with pytest.raises(ValueError, match="may not fall"):
+        RungSettings(steps=(10, 20), seeds=(2, 1))

@@ -218,3 +218,30 @@ def test_test_sets_are_the_same_for_every_seed_and_differ_by_level() -> None:
     assert torch.equal(once.tokens, again.tokens)
     harder = task.model_copy(update={"test": (task.test[0].model_copy(update={"pairs": 3}),)})
     assert not torch.equal(scoring.test_sets(harder, torch.device("cpu"))["16x3"].tokens, once.tokens)
+
+
+def test_seeds_that_join_at_a_later_rung_are_as_if_they_had_run_from_the_first(slot: exclusive.Slot) -> None:
+    """At the last rung it makes no difference when the second and third seed were trained."""
+    late, early = wanted_with_seeds((1, 3)), wanted_with_seeds((3, 3))
+    drawer = Drawer()
+    first, last = run(late, proxy.Surroundings(slot, drawer))
+    (_, whole) = run(early, proxy.Surroundings(slot))
+    assert {len(values) for values in first.replicates.values()} == {1}
+    assert {len(values) for values in last.replicates.values()} == {3}
+    assert last.replicates == whole.replicates
+    assert drawer.held is not None and drawer.held.steps == (6, 6, 6)
+
+
+def test_seeds_that_join_survive_an_interruption(slot: exclusive.Slot) -> None:
+    late = wanted_with_seeds((1, 2))
+    drawer = Drawer()
+    (_,) = run(late, proxy.Surroundings(slot, drawer), late.evaluation.rungs.ladder[:1])
+    assert drawer.held is not None and drawer.held.steps == (3, 0)
+    (resumed,) = run(late, proxy.Surroundings(slot, drawer), late.evaluation.rungs.ladder[1:])
+    assert resumed.replicates == run(late, proxy.Surroundings(slot))[1].replicates
+
+
+def wanted_with_seeds(counts: tuple[int, int]) -> Plan:
+    wanted = plan(steps=(3, 6))
+    rungs = wanted.evaluation.rungs.model_copy(update={"seeds": counts})
+    return dataclasses.replace(wanted, evaluation=wanted.evaluation.model_copy(update={"rungs": rungs}))
