@@ -22,7 +22,13 @@ from hybridsearch.kernels.kimi_delta.triton_backward import (
     pairs_backward_kernel,
     steep_inputs_backward_kernel,
 )
-from hybridsearch.kernels.kimi_delta.triton_forward import output_kernel, prepare_kernel, segment_kernel
+from hybridsearch.kernels.kimi_delta.triton_forward import (
+    output_kernel,
+    pairs_kernel,
+    segment_kernel,
+    solve_kernel,
+    steep_pairs_kernel,
+)
 from hybridsearch.kernels.kimi_delta.triton_step import step_kernel
 from hybridsearch.kernels.registration import define, differentiate, on
 
@@ -62,11 +68,23 @@ def _kimi_delta(
     near, lowest = NEAR[v.dtype]
     sizes = {"K": key_size, "V": value_size, "C": size, "PRECISION": _precision(v.dtype)}
     with on(q):
-        chosen = tile("prepare", key_size, value_size, v.dtype)
-        prepare_kernel[(rows * chunks,)](
-            q, k, v, g, beta, gates, reads, erases, writes, scores, inverse, errors, scale, lowest,
-            tokens, heads, value_heads, chunks, NEAR=near, LEVELS=size.bit_length() - 1,
-            BK=chosen.columns, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+        # float16 has the mantissa of tf32, and with keys of length 1 and beta to 2 no entry is above 2
+        system = scores.new_empty(scores.shape, dtype=torch.float32 if v.dtype == torch.float32 else torch.float16)
+        chosen = tile("pairs", key_size, value_size, v.dtype)
+        whole = sizes | {"BK": chosen.columns, "num_warps": chosen.warps, "num_stages": chosen.stages}
+        del whole["V"]
+        pairs_kernel[(rows * chunks,)](
+            q, k, g, beta, gates, reads, erases, writes, scores, system, scale, lowest,
+            tokens, heads, value_heads, chunks, **whole,
+        )  # fmt: skip
+        steep_pairs_kernel[(rows * chunks,)](
+            q, k, beta, gates, scores, system, scale, tokens, heads, value_heads, chunks,
+            NEAR=near, LEVELS=size.bit_length() - 1, **whole,
+        )  # fmt: skip
+        chosen = tile("solve", key_size, value_size, v.dtype)
+        solve_kernel[(rows * chunks,)](
+            v, system, erases, inverse, errors, tokens, value_heads, chunks, BK=chosen.columns,
+            **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
         starts = None if initial_state is None else initial_state.mT.contiguous()
         queries, erased, keys, weights = (_flat(x, size) for x in (reads, erases, writes, scores))

@@ -11,9 +11,10 @@ NEAR = {torch.bfloat16: (3, -10.0), torch.float32: (2, -16.0)}
 what it lets through, exp(-10) = 5e-5 or exp(-16) = 1e-7, is far below what the dtype rounds off, and its eight or four
 fold, exp(80) or exp(64), far below the largest float32."""
 
-# Columns are key columns of "prepare" and "inputs_backward", value columns of the others. Keys: the largest key size.
+# Columns are key columns of "pairs", "solve", "inputs_backward", value columns of the others. Keys: largest key size.
 BFLOAT16 = {
-    "prepare": {32: Tile(32, 2, 1), 128: Tile(32, 4, 1)},
+    "pairs": {32: Tile(32, 2, 1), 128: Tile(32, 4, 1)},
+    "solve": {32: Tile(32, 2, 1), 128: Tile(64, 4, 1)},
     "output": {32: Tile(32, 2, 3), 64: Tile(32, 4, 3), 128: Tile(64, 4, 3)},
     "segment": {32: Tile(32, 2, 3), 128: Tile(64, 4, 3)},
     "join": {64: Tile(32, 4, 1), 128: Tile(16, 8, 1)},
@@ -23,7 +24,8 @@ BFLOAT16 = {
 }
 # Three tf32 products for one: little fits in registers. So chunks are short, sizes end at 64 and values are as keys.
 FLOAT32 = {
-    "prepare": {64: Tile(64, 4, 1)},
+    "pairs": {64: Tile(64, 4, 1)},
+    "solve": {64: Tile(64, 4, 1)},
     "output": {32: Tile(16, 4, 2), 64: Tile(64, 4, 2)},
     "segment": {64: Tile(32, 4, 2)},
     "join": {64: Tile(32, 4, 1)},
@@ -40,5 +42,5 @@ def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Til
     if kernel == "segment":
         columns = min(columns, key_size, value_size)
     else:
-        columns = min(columns, key_size if kernel in ("prepare", "inputs_backward") else value_size)
+        columns = min(columns, key_size if kernel in ("pairs", "solve", "inputs_backward") else value_size)
     return Tile(columns, warps, stages)

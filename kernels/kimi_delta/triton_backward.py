@@ -197,10 +197,12 @@ def inputs_backward_kernel(
     share_offsets = (first * value_heads + value_head) * K + rows[:, None] * (value_heads * K) + columns[None, :]
     value_offsets = (first * value_heads + value_head) * V + rows[:, None] * (value_heads * V) + value_columns[None, :]
     state_offsets = place * (K * V) + value_columns[:, None] * K + columns[None, :]
-    gates += place * (C * K) + columns[None, :]
+    gates += place * (C * K)
+    near = smallest_blocks(gates + columns, K, C, NEAR, LEVELS)
     squares = place * (C * C) + rows[:, None] * C + rows[None, :]
-    if smallest_blocks(gates, 0, K, C, NEAR, LEVELS) < LEVELS - 1:
+    if near < LEVELS - 1:
         return
+    gates += columns[None, :]
     strength = tl.load(beta + gate_offsets, mask=rows < tokens - n * C, other=0.0).to(tl.float32)[:, None]
 
     middle = tl.load(gates + (C // 2 - 1) * K)
@@ -226,9 +228,7 @@ def inputs_backward_kernel(
     d_after_t = tl.load(d_afters + state_offsets)
     error_t = tl.load(errors + place * (V * C) + value_columns[:, None] * C + rows[None, :])
     found = tl.dot(tl.trans(error_t), d_after_t, input_precision=PRECISION) * tl.exp2(whole - middle)
-    # Of this product only the diagonal is wanted, <S, dS'> of each channel; both stay in shared memory for it.
-    d_state = tl.dot(tl.trans(before_t), d_after_t, input_precision=PRECISION)
-    d_state = tl.sum(tl.where(columns[:, None] == columns[None, :], d_state, 0.0), 0)[None, :]
+    d_state = tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 0)[None, :]
     at_end = tl.sum(written.to(tl.float32) * found, 0)[None, :] + tl.exp2(whole) * d_state
     found = tl.dot(tl.trans(tl.load(d_scores + squares)), read, found, input_precision=PRECISION)
     found = tl.dot(tl.trans(tl.load(d_system + squares)), erased, found, input_precision=PRECISION)
@@ -297,14 +297,15 @@ def steep_inputs_backward_kernel(
     share_offsets = (first * value_heads + value_head) * K + rows[:, None] * (value_heads * K) + columns[None, :]
     value_offsets = (first * value_heads + value_head) * V + rows[:, None] * (value_heads * V) + value_columns[None, :]
     state_offsets = place * (K * V) + value_columns[:, None] * K + columns[None, :]
-    gates += place * (C * K) + columns[None, :]
+    gates += place * (C * K)
+    near = smallest_blocks(gates + columns, K, C, NEAR, LEVELS)
     d_scores += place * (C * C)
     d_system += place * (C * C)
     strength = tl.load(beta + gate_offsets, mask=rows < tokens - n * C, other=0.0).to(tl.float32)[:, None]
 
-    near = smallest_blocks(gates, 0, K, C, NEAR, LEVELS)
     if near == LEVELS - 1:
         return
+    gates += columns[None, :]
     before_t = tl.load(befores + state_offsets)
     rise = tl.exp2(tl.load(gates + rows[:, None] * K))
     d_out = tl.load(d_output + value_offsets, mask=inside, other=0.0)

@@ -43,14 +43,20 @@ def is_pair(i, j, level, near):
 
 
 @triton.jit
-def smallest_blocks(gates, columns, K: tl.constexpr, C: tl.constexpr, NEAR: tl.constexpr, LEVELS: tl.constexpr):
-    """The highest level on which no half of a block decays by more than REACH; such blocks can be taken whole."""
+def smallest_blocks(gates, K: tl.constexpr, C: tl.constexpr, NEAR: tl.constexpr, LEVELS: tl.constexpr):
+    """The highest level on which no half of a block decays by more than REACH; such blocks can be taken whole.
+
+    `gates` points at the channels of the chunk's first row.
+    """
     near = NEAR
     for level in tl.static_range(NEAR + 1, LEVELS):
-        halves = tl.arange(0, C >> level)[:, None]
-        ends = tl.load(gates + (((halves + 1) << level) - 1) * K + columns)
-        begins = tl.load(gates + ((halves << level) - 1) * K + columns, mask=halves > 0, other=0.0)
-        near = tl.where(tl.max(tl.max(begins - ends, 1), 0) <= REACH, level, near)
+        begin = tl.load(gates) * 0.0
+        reach = begin
+        for half in tl.static_range(C >> level):
+            end = tl.load(gates + (((half + 1) << level) - 1) * K)
+            reach = tl.maximum(reach, begin - end)
+            begin = end
+        near = tl.where(tl.max(reach, 0) <= REACH, level, near)
     return near
 
 
@@ -87,10 +93,9 @@ def inverse_of(system, C: tl.constexpr, PRECISION: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
-def prepare_kernel(
+def pairs_kernel(
     q,
     k,
-    v,
     g,
     beta,
     gates,
@@ -98,8 +103,7 @@ def prepare_kernel(
     erases,
     writes,
     scores,
-    inverse,
-    errors,
+    system,
     scale,
     lowest,
     tokens,
@@ -107,19 +111,14 @@ def prepare_kernel(
     value_heads,
     chunks,
     K: tl.constexpr,
-    V: tl.constexpr,
     BK: tl.constexpr,
     C: tl.constexpr,
-    NEAR: tl.constexpr,
-    LEVELS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One chunk of one head: all that does not depend on the state, BK key channels at a time. Grid: X N.
+    """One chunk of one head, BK key channels at a time: G, `reads`, `writes`, exp(G) K, P and <K, W>. Grid: X N.
 
-    No exponent can overflow: the later half of a block sees the earlier one through their border b, exp(G_i - G_b)
-    exp(G_b - G_j), in blocks of C rows, C / 2, and so on down to the first that can be taken whole: where decays are
-    weak, the chunk itself, and at the latest blocks of 2^(NEAR + 1): they have at most 2^NEAR tokens to their border,
-    and a log decay below `lowest` counts as that.
+    The pairs are taken whole, through the border in the middle of the chunk; where that cannot be,
+    `steep_pairs_kernel` finds them anew. A log decay below `lowest` counts as that.
     """
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks
@@ -140,44 +139,136 @@ def prepare_kernel(
     gates += place * (C * K)
     strength = tl.load(beta + gate_offsets, mask=rows < tokens - n * C, other=0.0).to(tl.float32)[:, None]
 
-    own = tl.zeros((C,), tl.float32)
     read = tl.zeros((C, C), tl.float32)
-    system = tl.zeros((C, C), tl.float32)
+    overlap = tl.zeros((C, C), tl.float32)
     for part in range(0, K, BK):
         log_decay = tl.load(g + decay_offsets + part, mask=inside, other=0.0).to(tl.float32)
         sums = tl.cumsum(tl.maximum(log_decay, lowest) * LOG2E, 0)
         tl.store(gates + part + rows[:, None] * K + columns[None, :], sums)
-        tl.debug_barrier()  # borders are rows that other threads stored
+        tl.debug_barrier()  # the rows that are read next are stored by other threads
+        middle = tl.load(gates + part + (C // 2 - 1) * K + columns)[None, :]
+        whole = tl.load(gates + part + (C - 1) * K + columns)[None, :]
+        past = tl.minimum(tl.maximum(sums - middle, -REACH), REACH)
+        grown = tl.exp2(sums)
+        rise = tl.exp2(past)
+        queries = tl.load(q + offsets + part, mask=inside, other=0.0).to(tl.float32)
+        tl.store(reads + padded + part, (queries * (grown * scale)).to(kind))
+        queries = (queries * rise).to(kind)
+        keys = tl.load(k + offsets + part, mask=inside, other=0.0).to(tl.float32)
+        tl.store(erases + padded + part, (keys * grown).to(kind))
+        written = keys * strength
+        tl.store(writes + padded + part, (written * tl.exp2(whole - sums)).to(kind))
+        right = tl.trans((written * tl.exp2(-past)).to(kind))
+        read = tl.dot(queries, right, read, input_precision=PRECISION)
+        overlap = tl.dot((keys * rise).to(kind), right, overlap, input_precision=PRECISION)
+    read = tl.where(rows[:, None] >= rows[None, :], read * scale, 0.0)
+    tl.store(scores + square_offsets, read.to(kind))
+    overlap = tl.where(rows[:, None] > rows[None, :], overlap, 0.0)
+    tl.store(system + square_offsets, overlap.to(system.dtype.element_ty))
+
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def steep_pairs_kernel(
+    q,
+    k,
+    beta,
+    gates,
+    scores,
+    system,
+    scale,
+    tokens,
+    heads,
+    value_heads,
+    chunks,
+    K: tl.constexpr,
+    BK: tl.constexpr,
+    C: tl.constexpr,
+    NEAR: tl.constexpr,
+    LEVELS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """P and <K, W> of the chunks that `pairs_kernel` cannot take whole. Grid: X N.
+
+    No exponent can overflow: the later half of a block sees the earlier one through their border b, exp(G_i - G_b)
+    exp(G_b - G_j), in blocks of C rows, C / 2, and so on down to the first that can be taken whole, at the latest of
+    2^(NEAR + 1) rows: they have at most 2^NEAR tokens to their border.
+    """
+    n = tl.program_id(0) % chunks
+    x = tl.program_id(0) // chunks
+    batch = x // value_heads
+    value_head = x % value_heads
+    place = x.to(tl.int64) * chunks + n
+    gates += place * (C * K)
+    near = smallest_blocks(gates + tl.arange(0, K), K, C, NEAR, LEVELS)
+    if near == LEVELS - 1:
+        return
+    kind = q.dtype.element_ty
+    rows = tl.arange(0, C)
+    columns = tl.arange(0, BK)
+    inside = (rows < tokens - n * C)[:, None]
+    first = batch.to(tl.int64) * tokens + n * C
+    offsets = (first * heads + value_head // (value_heads // heads)) * K
+    offsets += rows[:, None] * (heads * K) + columns[None, :]
+    gate_offsets = first * value_heads + value_head + rows * value_heads
+    strength = tl.load(beta + gate_offsets, mask=rows < tokens - n * C, other=0.0).to(tl.float32)[:, None]
+    own = tl.zeros((C,), tl.float32)
+    read = tl.zeros((C, C), tl.float32)
+    overlap = tl.zeros((C, C), tl.float32)
+    for part in range(0, K, BK):
         queries = tl.load(q + offsets + part, mask=inside, other=0.0).to(tl.float32)
         keys = tl.load(k + offsets + part, mask=inside, other=0.0).to(tl.float32)
-        written = keys * strength
-        whole = tl.load(gates + part + (C - 1) * K + columns)[None, :]
-        tl.store(reads + padded + part, (queries * (tl.exp2(sums) * scale)).to(kind))
-        tl.store(writes + padded + part, (written * tl.exp2(whole - sums)).to(kind))
-        own += tl.sum(queries * written, 1)
-        near = smallest_blocks(gates + part, columns[None, :], K, C, NEAR, LEVELS)
+        sums = tl.load(gates + part + rows[:, None] * K + columns[None, :])
+        own += tl.sum(queries * keys * strength, 1)
         for level in range(near, LEVELS):
             past = sums - tl.load(gates + part + border(rows, level)[:, None] * K + columns[None, :])
             rise = tl.exp2(tl.where(level == near, past, -tl.abs(past)))
-            right = tl.trans((written * tl.exp2(tl.where(level == near, -past, -tl.abs(past)))).to(kind))
+            right = keys * strength * tl.exp2(tl.where(level == near, -past, -tl.abs(past)))
+            right = tl.trans(right.to(kind))
             paired = is_pair(rows[:, None], rows[None, :], level, near)
             found = tl.dot((keys * rise).to(kind), right, input_precision=PRECISION)
-            system += tl.where(paired, found, 0.0)
+            overlap += tl.where(paired, found, 0.0)
             found = tl.dot((queries * rise).to(kind), right, input_precision=PRECISION)
             read += tl.where(paired, found, 0.0)
     read += tl.where(rows[:, None] == rows[None, :], own[:, None], 0.0)
+    square_offsets = place * (C * C) + rows[:, None] * C + rows[None, :]
     tl.store(scores + square_offsets, (read * scale).to(kind))
+    tl.store(system + square_offsets, overlap.to(system.dtype.element_ty))
 
-    solve = inverse_of(system, C, PRECISION).to(kind)
+
+@triton.jit(do_not_specialize=RUN_TIME)
+def solve_kernel(
+    v,
+    system,
+    erases,
+    inverse,
+    errors,
+    tokens,
+    value_heads,
+    chunks,
+    K: tl.constexpr,
+    V: tl.constexpr,
+    BK: tl.constexpr,
+    C: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """One chunk of one head: A, A V, and -A exp(G) K in the place of exp(G) K, BK key channels at a time. Grid: X N."""
+    n = tl.program_id(0) % chunks
+    x = tl.program_id(0) // chunks
+    kind = v.dtype.element_ty
+    rows = tl.arange(0, C)
+    place = x.to(tl.int64) * chunks + n
+    square_offsets = place * (C * C) + rows[:, None] * C + rows[None, :]
+    solve = inverse_of(tl.load(system + square_offsets).to(tl.float32), C, PRECISION).to(kind)
     tl.store(inverse + square_offsets, solve)
+    erases += place * (C * K) + rows[:, None] * K + tl.arange(0, BK)[None, :]
     for part in range(0, K, BK):
-        keys = tl.load(k + offsets + part, mask=inside, other=0.0).to(tl.float32)
-        grown = tl.exp2(tl.load(gates + part + rows[:, None] * K + columns[None, :]))
-        erased = tl.dot(solve, (-keys * grown).to(kind), input_precision=PRECISION)
-        tl.store(erases + padded + part, erased.to(kind))
+        erased = tl.dot(solve, tl.load(erases + part), input_precision=PRECISION)
+        tl.store(erases + part, (-erased).to(kind))
     value_columns = tl.arange(0, V)
-    value_offsets = (first * value_heads + value_head) * V + rows[:, None] * (value_heads * V) + value_columns[None, :]
-    values = tl.load(v + value_offsets, mask=inside, other=0.0)
+    first = (x // value_heads).to(tl.int64) * tokens + n * C
+    value_offsets = (first * value_heads + x % value_heads) * V
+    value_offsets += rows[:, None] * (value_heads * V) + value_columns[None, :]
+    values = tl.load(v + value_offsets, mask=(rows < tokens - n * C)[:, None], other=0.0)
     solved_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
     tl.store(errors + place * (V * C) + value_columns[:, None] * C + rows[None, :], solved_t.to(kind))
 

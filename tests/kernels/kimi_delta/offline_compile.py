@@ -24,7 +24,9 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 from hybridsearch.kernels.kimi_delta import operators
 
 KERNELS = (
-    "prepare",
+    "pairs",
+    "steep_pairs",
+    "solve",
     "segment",
     "join",
     "output",
@@ -34,7 +36,7 @@ KERNELS = (
     "step",
     "steep_inputs_backward",
 )
-ELEMENTS = {torch.bfloat16: "bf16", torch.float32: "fp32"}
+ELEMENTS = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 Launch = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
