@@ -80,12 +80,20 @@ class Menu:
         """The first value of every option that is to choose."""
         return {key: values[0] for key, values in self.choices.items()}
 
+    @cached_property
+    def _own(self) -> dict[str, dict[str, None]]:
+        """Keys of each entry's own options; kept, for a small step asks for them a dozen times."""
+        return {
+            name: dict.fromkeys(f"{name}.{option}" for option, values in entry.choices.items() if len(values) > 1)
+            for name, entry in self.entries.items()
+        }
+
     def keys(self, names: Iterable[str], options: Options) -> tuple[str, ...]:
         """Keys of the options that matter to these entries, given the parts that `options` chooses (or the first)."""
         found: dict[str, None] = {}
         for name in names:
             entry = self.entries[name]
-            found |= dict.fromkeys(f"{name}.{option}" for option, values in entry.choices.items() if len(values) > 1)
+            found |= self._own[name]
             if entry.composite:
                 found |= dict.fromkeys(self.keys(self._chosen_parts(entry, options), options))
         return tuple(found)
