@@ -20,6 +20,7 @@ EXAMPLES = show.examples(
     "hybridsearch status",
     "hybridsearch status quickstart",
     "hybridsearch status quickstart --events 50",
+    "hybridsearch status quickstart --throughput",
     "hybridsearch status quickstart --format json",
 )
 SILENT_SECONDS = 30.0
@@ -40,6 +41,14 @@ EVENT_COLUMNS = (
     Column("event", "event"),
     Column("reason", "reason"),
 )
+TOO_FEW = "too few trials are measured for a throughput model"
+THROUGHPUT_COLUMNS = (
+    Column("metric", "tokens/s of phase/context x batch"),
+    Column("architectures", "held out", right=True),
+    Column("terms", "terms", right=True),
+    Column("median_error", "median error", lambda share: f"{share:.1%}", right=True),
+    Column("error_of_nine_in_ten", "nine of ten within", lambda share: f"{share:.1%}", right=True),
+)
 RUNNING_COLUMNS = (
     Column("trial", "running", lambda number: f"#{number}", right=True),
     Column("rung", "to rung", right=True),
@@ -51,6 +60,9 @@ def status(
     context: typer.Context,
     study: Annotated[str | None, typer.Argument(help="Name of a study; none lists all.")] = None,
     events: Annotated[int, typer.Option(min=0, help="Newest events to show.")] = 8,
+    throughput: Annotated[
+        bool, typer.Option("--throughput", help="Fit the additive throughput model, and show its held-out error.")
+    ] = False,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """List the studies, or show how one of them stands. As csv, the trials of the study are listed."""
@@ -60,11 +72,34 @@ def status(
             show.listing(rows, STUDY_COLUMNS, form, empty="no study yet; begin with `hybridsearch search quickstart`")
             return
         record = store.study(study)
+        if throughput:
+            show.listing(_throughput_rows(store, study), THROUGHPUT_COLUMNS, form, empty=TOO_FEW)
+            return
         if form is Format.CSV:
             show.listing([_trial_row(trial) for trial in store.trials(study)], [Column("trial", "trial")], form)
             return
         newest = store.events(study, limit=events, newest=True) if events else []
         _one(store, record, [_event_row(event) for event in newest], form)
+
+
+def _throughput_rows(store: "Store", study: str) -> list[dict[str, Any]]:
+    """How well seconds a token add up over layers, for every shape that the study measures."""
+    from hybridsearch.control.forecast import WORD, model_of
+
+    trials = store.trials(study)
+    metrics = dict.fromkeys(m for t in trials for r in t.reports for m in r.metrics if WORD in m and "/" in m)
+    models = {metric: model_of(trials, metric) for metric in metrics}
+    return [
+        {
+            "metric": metric,
+            "architectures": model.error.architectures,
+            "terms": len(model.seconds),
+            "median_error": model.error.median,
+            "error_of_nine_in_ten": model.error.most,
+        }
+        for metric, model in models.items()
+        if model is not None
+    ]
 
 
 def _one(store: "Store", record: "StudyRecord", events: list[dict[str, Any]], form: Format) -> None:

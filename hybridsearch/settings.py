@@ -201,6 +201,9 @@ class SearchSettings(Settings):
     at a rung. It has an effect from two seeds on."""
     confirm: Annotated[int, Field(ge=0)] = 0
     """Further seeds with which every member of the front is measured again at the end, beyond the budget."""
+    screen_error: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Largest relative error (of nine of ten held-out architectures) at which a foretold throughput may turn down a
+    candidate that would break a constraint on it; 0 never does."""
     workers: WorkerSettings = WorkerSettings()
     replay: str | None = None
     """Path of a table (relative to this file) to search in place of training: its candidates, evaluation and results,

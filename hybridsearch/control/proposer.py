@@ -7,6 +7,7 @@ from typing import Any
 from hybridsearch import seeds
 from hybridsearch.control import budget
 from hybridsearch.control.candidates import NewTrial, describe, screen
+from hybridsearch.control.forecast import Forecast
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.places import Places
 from hybridsearch.errors import Infeasible
@@ -44,6 +45,7 @@ class Proposer:
         self._exhausted = False
         settings = plan.settings
         self._sampler, self._why = choose(settings.sampler, plan.space, settings.budget.trials)
+        self._forecast = Forecast(settings.constraint_list, settings.screen_error)
         self._told = settings.sampler != "auto"
         self._context = plan.settings.evaluation.throughput.contexts[-1]
 
@@ -72,9 +74,7 @@ class Proposer:
                     break
                 return None
             # Controls are yardsticks: one that breaks a constraint runs, and is kept off the front.
-            broken = (
-                None if new.control else screen(new.architecture, new.candidate, self._plan.settings.constraint_list)
-            )
+            broken = None if new.control else self._broken(new)
             if broken is None:
                 number = self._ledger.add(new)
                 if not self._ledger.record(number).state.final:
@@ -83,6 +83,11 @@ class Proposer:
                 reason = broken
                 self._ledger.screened(new, reason)
         raise Infeasible(f"no proposal meets the constraints, the last one: {reason}; loosen them or change the space")
+
+    def _broken(self, new: NewTrial) -> str | None:
+        """The constraint that the candidate breaks by its counts, or as far as throughput can be foretold."""
+        counted = screen(new.architecture, new.candidate, self._plan.settings.constraint_list)
+        return counted or self._forecast.screen(new.architecture, self._ledger)
 
     def _control(self) -> NewTrial | None:
         left = self.controls_left
