@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hybridsearch.objectives import reference_point
-from hybridsearch.pareto.dominance import Floats, non_dominated
+from hybridsearch.pareto.dominance import Floats
 from hybridsearch.search.chain import Chain, Listed, chain_of, listed, plan_of, row_of
 from hybridsearch.search.history import JUDGED, Cohort, History, Observation
 from hybridsearch.search.prior import prior_draft
@@ -29,9 +29,9 @@ from hybridsearch.search_spaces.space import Space
 
 ENOUGH = 8
 """Comparable trials before the first model; until then every other draw comes from the prior."""
-TOLD = 128
-"""Most trials that a model is fitted to, half of them the best and half the latest: an ask costs the same at 10,000
-trials as at 300."""
+TOLD = 96
+"""Most trials that a model is fitted to, half of them the best and half the latest, and half as many of lower rungs: an
+ask costs the same at 10,000 trials as at 300."""
 RANDOM_SHARE = 0.05
 """Share of proposals drawn from the whole space, so that no region is ever given up."""
 OPTIMA = 6
@@ -90,8 +90,8 @@ class _Data:
 
 def _gather(history: History, cohort: Cohort, request: Request) -> _Data | None:
     space = request.space
-    members = _bounded(cohort)
-    below = history.latest(JUDGED, TOLD, lambda o: bool(o.rung_scores) and max(o.rung_scores) < cohort.rung)
+    members = cohort.best_and_latest(TOLD)
+    below = history.latest(JUDGED, TOLD // 2, lambda o: bool(o.rung_scores) and max(o.rung_scores) < cohort.rung)
     lifted = _lifted(below, cohort)
     known = [(o, np.array(cohort.score(o).values), np.zeros(len(request.objectives))) for o in members]
     found = [(row, *told) for o, *told in (*known, *lifted) if (row := row_of(space, o.architecture)) is not None]
@@ -99,25 +99,16 @@ def _gather(history: History, cohort: Cohort, request: Request) -> _Data | None:
         return None
     signs = np.array([-1.0 if d == "maximize" else 1.0 for d in cohort.score(members[0]).directions])
     minimised = cohort.values
-    leading = np.flatnonzero(non_dominated(minimised, cohort.violations)).tolist()
-    plans = [(i, plan_of(space, cohort.members[i].architecture)) for i in leading]
+    plans = [(i, plan_of(space, cohort.members[i].architecture)) for i in cohort.leading]
     return _Data(
         rows=np.array([row for row, *_ in found]),
         targets=np.array([target for _, target, _ in found]),
         noise=np.array([noise for *_, noise in found]),
         signs=signs,
         front=[(cohort.members[i].trial, plan) for i, plan in plans if plan is not None],
-        values=minimised[leading],
+        values=minimised[list(cohort.leading)],
         worst=_worst(minimised, request, final=any(o.score is not None for o in members)),
     )
-
-
-def _bounded(cohort: Cohort) -> list[Observation]:
-    if len(cohort.members) <= TOLD:
-        return list(cohort.members)
-    best = {o.trial for o in cohort.leaders(TOLD // 2)}
-    latest = [o for o in cohort.members if o.trial not in best][-TOLD // 2 :]
-    return [*(o for o in cohort.members if o.trial in best), *latest]
 
 
 def _lifted(below: Sequence[Observation], cohort: Cohort) -> list[tuple[Observation, Floats, Floats]]:

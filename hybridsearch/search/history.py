@@ -9,7 +9,7 @@ from bisect import insort
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice
+from itertools import compress, islice
 from operator import attrgetter
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy as np
 from hybridsearch.errors import InvalidSetting
 from hybridsearch.objectives import Score
 from hybridsearch.pareto.crowding import ranking
-from hybridsearch.pareto.dominance import Floats
+from hybridsearch.pareto.dominance import Floats, non_dominated
 from hybridsearch.search.results import Entry, Results
 from hybridsearch.trial import TrialState
 
@@ -65,10 +65,21 @@ class Observation:
 class Cohort:
     """Resting trials that can be compared: all were scored at the same rung."""
 
-    def __init__(self, rung: int, members: Sequence[Observation]) -> None:
+    def __init__(
+        self,
+        rung: int,
+        members: Sequence[Observation],
+        values: Floats | None = None,
+        violations: Floats | None = None,
+    ) -> None:
         self.rung = rung
         self.members = members
         """By trial number."""
+        scores = [self.score(member) for member in members] if values is None or violations is None else []
+        self.values: Floats = np.array([s.minimised for s in scores]) if values is None else values
+        """(members, objectives), minimised."""
+        self.violations: Floats = np.array([s.violation for s in scores]) if violations is None else violations
+        """(members,), 0 where feasible."""
         self._leaders: tuple[int, list[Observation]] = (0, [])
 
     def score(self, member: Observation) -> Score:
@@ -76,14 +87,17 @@ class Cohort:
         return member.rung_scores[self.rung]
 
     @cached_property
-    def values(self) -> Floats:
-        """(members, objectives), minimised."""
-        return np.array([self.score(member).minimised for member in self.members])
+    def leading(self) -> tuple[int, ...]:
+        """Places of the non-dominated members."""
+        return tuple(np.flatnonzero(non_dominated(self.values, self.violations)).tolist())
 
-    @cached_property
-    def violations(self) -> Floats:
-        """(members,), 0 where feasible."""
-        return np.array([self.score(member).violation for member in self.members])
+    def best_and_latest(self, count: int) -> tuple[Observation, ...]:
+        """At most `count` members by number: half of them the best, the others the latest of the rest."""
+        if len(self.members) <= count:
+            return tuple(self.members)
+        best = {o.trial for o in self.leaders(count // 2)}
+        latest = islice((o for o in reversed(self.members) if o.trial not in best), count - len(best))
+        return tuple(sorted((*self.leaders(count // 2), *latest), key=attrgetter("trial")))
 
     def leaders(self, count: int) -> list[Observation]:
         """The best members, best first: by rank (constraints first), then the roomier, then the earlier."""
@@ -217,11 +231,13 @@ class History:
             known = self._cohorts.get(enough)
             if known is not None and known[1].rung == rung and known[0] == stamp:
                 return known[1]
-            entries = self._results[rung].entries
-            members = [o for entry in entries if (o := self._by_number[entry.trial]).state in JUDGED]
-            if len(members) >= enough:
-                self._cohorts[enough] = (stamp, Cohort(rung, members))
-                return self._cohorts[enough][1]
+            results = self._results[rung]
+            judged = [self._by_number[entry.trial].state in JUDGED for entry in results.entries]
+            if sum(judged) >= enough:
+                members = [self._by_number[entry.trial] for entry in compress(results.entries, judged)]
+                cohort = Cohort(rung, members, results.values[judged], results.violations[judged])
+                self._cohorts[enough] = (stamp, cohort)
+                return cohort
         return None
 
     def results(self, rung: int) -> Results:
