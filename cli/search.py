@@ -36,7 +36,9 @@ def search(
     ] = None,
     sampler: Annotated[
         str | None,
-        typer.Option(metavar="auto|random|evolution|prior|cluster|nsga2|tpe", help="Who proposes architectures."),
+        typer.Option(
+            metavar="auto|random|evolution|prior|cluster|nsga2|tpe|qlognehvi", help="Who proposes architectures."
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Trials at once; default: as many as fit.")] = None,

@@ -185,7 +185,7 @@ class SearchSettings(Settings):
     space: str | dict[str, Any]
     """Preset name, path of a YAML file (relative to this one), or the space itself."""
     seed: Annotated[int, Field(ge=0)] = 0
-    sampler: Literal["auto", "random", "evolution", "prior", "cluster", "nsga2", "tpe"] = "auto"
+    sampler: Literal["auto", "random", "evolution", "prior", "cluster", "nsga2", "tpe", "qlognehvi"] = "auto"
     """`auto` chooses by the size of the space and the budget, and says why."""
     budget: BudgetSettings = BudgetSettings(trials=50)
     objectives: Annotated[tuple[str, ...], Field(min_length=2)] = ("recall", "decode_tokens_per_second")

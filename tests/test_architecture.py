@@ -28,7 +28,9 @@ ROWS = (
 RANK = {part: rank for rank, parts in enumerate(ROWS) for part in parts}
 DOORS = {
     "triton": ("kernels",),
-    "torch": ("kernels", "models", "tasks", "training", "workers", "export/huggingface"),
+    "torch": ("kernels", "models", "tasks", "training", "workers", "export/huggingface", "search/botorch_sampler"),
+    "botorch": ("search/botorch_sampler",),
+    "gpytorch": ("search/botorch_sampler",),
     "optuna": ("search/optuna_samplers",),
     "ray": ("control/ray_cluster", "control/ray_tune", "workers/trainable"),
     "sqlalchemy": ("db",),

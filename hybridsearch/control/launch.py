@@ -26,6 +26,7 @@ from hybridsearch.export import native
 from hybridsearch.reporting.mlflow_reporter import open_reporter
 from hybridsearch.reporting.points import Point
 from hybridsearch.reporting.reporter import Ending, Reporter
+from hybridsearch.search.samplers import require
 from hybridsearch.search_spaces import catalog
 from hybridsearch.search_spaces.controls import controls
 from hybridsearch.settings import BudgetSettings, SearchSettings, WorkerSettings
@@ -52,9 +53,10 @@ def plan(settings: SearchSettings, space: yaml_files.Document, places: Places) -
 
     Raises:
         InvalidFile: the space breaks its schema, or the table cannot be read.
-        InvalidSetting: the table lacks an objective.
+        InvalidSetting: the table lacks an objective, or the sampler an extra that is not installed.
         Infeasible: no architecture meets its constraints.
     """
+    require(settings.sampler)
     if settings.replay is not None:
         return replay.plan(settings, replay.table(settings.replay), places)
     built = catalog.load(space)

@@ -2,14 +2,16 @@
 
 import random
 from collections.abc import Iterator
+from importlib.util import find_spec
 
+from hybridsearch.errors import InvalidSetting
 from hybridsearch.search.cluster import cluster
 from hybridsearch.search.evolution import evolution
 from hybridsearch.search.history import History
 from hybridsearch.search.prior import prior
 from hybridsearch.search.proposals import Draft, Proposal, Request, Sampler, at_random, collect
 
-__all__ = ["SAMPLERS", "Proposal", "Request", "Sampler"]
+__all__ = ["SAMPLERS", "Proposal", "Request", "Sampler", "require"]
 
 
 def random_search(history: History, request: Request) -> list[Proposal]:
@@ -31,6 +33,31 @@ def tpe(history: History, request: Request) -> list[Proposal]:
     return optuna_samplers.tpe(history, request)
 
 
+def qlognehvi(history: History, request: Request) -> list[Proposal]:
+    """qLogNEHVI of BoTorch over the terms of architectures.
+
+    Raises:
+        InvalidSetting: BoTorch is not installed.
+    """
+    require("qlognehvi")
+    from hybridsearch.search import botorch_sampler
+
+    return botorch_sampler.qlognehvi(history, request)
+
+
+def require(sampler: str) -> None:
+    """See to it that what a sampler needs beyond this package is there.
+
+    Raises:
+        InvalidSetting: it is not; the text names the extra to install.
+    """
+    if sampler == "qlognehvi" and find_spec("botorch") is None:
+        raise InvalidSetting(
+            "sampler `qlognehvi` needs BoTorch, which is not installed; run `pip install 'hybridsearch[botorch]'`, "
+            "or choose `cluster`"
+        )
+
+
 def _drafts(history: History, request: Request, rng: random.Random) -> Iterator[Draft]:
     while True:
         yield at_random(request.space, rng)
@@ -43,4 +70,5 @@ SAMPLERS: dict[str, Sampler] = {
     "cluster": cluster,
     "nsga2": nsga2,
     "tpe": tpe,
+    "qlognehvi": qlognehvi,
 }

@@ -177,7 +177,7 @@ def test_halving_tries_more_architectures_for_the_same_steps(layers: Space) -> N
     assert not full.history.stopped
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", sorted(set(SAMPLERS) - {"qlognehvi"}))  # an extra, and a second an ask
 def test_a_search_that_crashes_at_every_step_decides_as_one_that_never_did(sampler: str, layers: Space) -> None:
     whole = Search(layers, sampler, 3, single, ladder(stopping=True)).run(1500)
     broken = Search(layers, sampler, 3, single, ladder(stopping=True), crashes=random.Random(0)).run(1500)
