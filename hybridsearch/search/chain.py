@@ -226,12 +226,12 @@ def listed(space: Space) -> Listed | None:
 
 @lru_cache(maxsize=4)
 def _listed(key: _Same) -> Listed:
-    architectures = key.space.listing or ()
-    rows = [_row(key, canonical_json(architecture)) for architecture in architectures]
+    rows = [(a, _row(key, canonical_json(a))) for a in key.space.listing or ()]
+    known = [(architecture, row) for architecture, row in rows if row is not None]
     return Listed(
-        architectures=architectures,
-        hashes=tuple(content_hash(architecture) for architecture in architectures),
-        rows=np.array([row for row in rows if row is not None]),
+        architectures=tuple(architecture for architecture, _ in known),
+        hashes=tuple(content_hash(architecture) for architecture, _ in known),
+        rows=np.array([row for _, row in known]),
     )
 
 
