@@ -228,41 +228,40 @@ def add_pairs(
     own,
     other,
     gates,
+    plane,
     d_scores,
     rows,
     columns,
     inside,
     K: tl.constexpr,
     NEAR: tl.constexpr,
-    OF_KEYS: tl.constexpr,
+    SIGN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Adds what the pairs i > j of a chunk give to dq (own q, other k) or, OF_KEYS, dk, and to q dq - k dk.
+    """Adds what the pairs i > j of a chunk give to dq (own q, other k, SIGN 1) or dk (SIGN -1), and to q dq - k dk.
 
     In blocks as in `prepare_kernel`. q dq - k dk is of the very numbers that are multiplied: so what rounding adds to a
     pair's q dq, its k dk takes away again. Inputs are loaded again for every block size: to keep them, in the layouts
-    of loads and of products, would spill registers.
+    of loads and of products, would spill registers. Triton would keep them but for the barrier.
     """
     kind = d_scores.dtype
     for level in range(NEAR, 6):
-        past = tl.load(gates + rows[:, None] * K + columns[None, :])
-        past -= tl.load(gates + border(rows, level)[:, None] * K + columns[None, :])
-        if OF_KEYS:
-            past = -past
+        tl.debug_barrier()
+        places = rows[:, None] * K + columns[None, :]
+        borders = border(rows, level)[:, None] * K + columns[None, :]
+        past = tl.load(gates + places) - tl.load(gates + borders)
+        if PRECISION == "tf32x3":
+            past += tl.load(gates + plane + places) - tl.load(gates + plane + borders)
+        past *= SIGN
         factor = tl.exp2(tl.where(level == NEAR, past, -tl.abs(past)))
+        left = (tl.load(own, mask=inside[:, None], other=0.0).to(tl.float32) * factor).to(kind)
         right = tl.load(other, mask=inside[:, None], other=0.0).to(tl.float32)
         right = (right * tl.exp2(tl.where(level == NEAR, -past, -tl.abs(past)))).to(kind)
-        left = (tl.load(own, mask=inside[:, None], other=0.0).to(tl.float32) * factor).to(kind)
-        i = rows[None, :] if OF_KEYS else rows[:, None]
-        j = rows[:, None] if OF_KEYS else rows[None, :]
-        paired = (i >> (level + 1) == j >> (level + 1)) & (i > j)
-        paired = paired & ((level == NEAR) | (i >> level > j >> level))
+        apart = rows[:, None] ^ rows[None, :]  # of which the highest bit is `level`, for the nearest at most that
+        paired = (apart >= tl.where(level == NEAR, 0, 1 << level)) & (apart < 2 << level)
         found = tl.dot(tl.where(paired, d_scores, 0.0), right, input_precision=PRECISION)
-        if OF_KEYS:
-            d_sums -= left.to(tl.float32) * found
-        else:
-            d_sums += left.to(tl.float32) * found
         d_own += factor * found
+        d_sums += SIGN * left.to(tl.float32) * found
     return d_own, d_sums
 
 
@@ -282,6 +281,7 @@ def channel_inputs_backward_kernel(
     tokens,
     heads,
     chunks,
+    plane,
     K: tl.constexpr,
     V: tl.constexpr,
     BK: tl.constexpr,
@@ -311,37 +311,53 @@ def channel_inputs_backward_kernel(
     whole = tl.load(gates + (C - 1) * K + columns)
     values = v.load([batch, n * C, head * V]).reshape(C, V)
     d_out = d_output.load([batch, n * C, head * V]).reshape(C, V)
-    before_t = befores.load([at * V, part * BK])
-    d_after_t = d_afters.load([at * V, part * BK])
+    befores += at.to(tl.int64) * (V * K)
+    d_afters += at.to(tl.int64) * (V * K)
+    states = tl.arange(0, V)[:, None] * K + columns[None, :]
 
-    # Rows behind the last token are another sequence's: nothing may come from them.
-    within = tl.where((rows[:, None] >= rows[None, :]) & inside[:, None], scale, 0.0)
-    exact_scores = tl.dot(d_out, tl.trans(values), input_precision=PRECISION) * within
-    d_scores = exact_scores.to(kind)
+    exact_scores = tl.dot(d_out, tl.trans(values), input_precision=PRECISION) * scale
     # A token's score with itself knows no decay: among the products it would leave its rounding in dg.
     own_score = tl.sum(tl.where(rows[:, None] == rows[None, :], exact_scores, 0.0), 1)[:, None]
-    d_query = tl.dot(d_out, before_t, input_precision=PRECISION) * (tl.exp2(sums) * scale)
+    d_scores = tl.where(rows[:, None] > rows[None, :], exact_scores, 0.0).to(kind)
+    d_query = tl.dot(d_out, tl.load(befores + states), input_precision=PRECISION) * (tl.exp2(sums) * scale)
     d_sums = tl.load(q + offsets, mask=inside[:, None], other=0.0).to(tl.float32) * d_query
     d_query, d_sums = add_pairs(
-        d_query, d_sums, q + offsets, k + offsets, gates, d_scores, rows, columns, inside, K, NEAR, False, PRECISION
+        d_query, d_sums, q + offsets, k + offsets, gates, plane, d_scores, rows, columns, inside, K, NEAR, 1, PRECISION
     )
     d_query += own_score * tl.load(k + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
     tl.store(d_q + offsets, d_query.to(kind), mask=inside[:, None])
 
-    d_key = tl.dot(values, d_after_t, input_precision=PRECISION)
+    d_key = tl.dot(values, tl.load(d_afters + states), input_precision=PRECISION)
     d_key *= tl.where(inside[:, None], tl.exp2(whole[None, :] - tl.load(gates + gate_offsets)), 0.0)
     kept = tl.load(k + offsets, mask=inside[:, None], other=0.0).to(tl.float32) * d_key
-    # Of this product only the diagonal is wanted, <S, dS'> of each channel; both stay in shared memory for it.
-    d_state = tl.dot(tl.trans(before_t), d_after_t, input_precision=PRECISION)
-    d_state = tl.where(columns[:, None] == columns[None, :], d_state, 0.0)
-    at_end = tl.sum(kept, 0) + tl.exp2(whole) * tl.sum(d_state, 0)
-    d_sums -= kept
-    within = tl.where((rows[:, None] <= rows[None, :]) & inside[None, :], scale, 0.0)
+    FINE: tl.constexpr = PRECISION == "tf32x3"
+    if FINE:  # as in `inputs_backward_kernel`
+        at_end = tl.zeros((BK,), tl.float32)
+        _, passed = tl.associative_scan((kept, kept * 0.0), 0, sums_before)
+    else:
+        at_end = tl.sum(kept, 0)
+        d_sums -= kept
+    # Rows behind the last token are another sequence's: nothing may come from them.
+    within = tl.where((rows[:, None] < rows[None, :]) & inside[None, :], scale, 0.0)
     d_scores = (tl.dot(values, tl.trans(d_out), input_precision=PRECISION) * within).to(kind)  # now transposed
     d_key, d_sums = add_pairs(
-        d_key, d_sums, k + offsets, q + offsets, gates, d_scores, rows, columns, inside, K, NEAR, True, PRECISION
+        d_key, d_sums, k + offsets, q + offsets, gates, plane, d_scores, rows, columns, inside, K, NEAR, -1, PRECISION
     )
     d_key += own_score * tl.load(q + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
     tl.store(d_k + offsets, d_key.to(kind), mask=inside[:, None])
-    d_sums = tl.where(inside[:, None], d_sums, 0.0) + tl.where(rows[:, None] == C - 1, at_end[None, :], 0.0)
-    tl.store(d_g + offsets, tl.cumsum(d_sums, 0, reverse=True), mask=inside[:, None])
+    states = tl.arange(0, 16)[:, None] * K + columns[None, :]
+    d_state = tl.zeros((BK,), tl.float32)
+    for row in range(0, V, 16):  # <S, dS'> of each channel
+        before_t = tl.load(befores + row * K + states).to(tl.float32)
+        d_state += tl.sum(before_t * tl.load(d_afters + row * K + states).to(tl.float32), 0)
+    at_end += tl.exp2(tl.load(gates + (C - 1) * K + columns)) * d_state
+    d_sums = tl.where(inside[:, None], d_sums, 0.0)
+    if FINE:
+        d_gates = tl.cumsum(d_sums, 0, reverse=True) + passed
+    else:
+        # Sums over tokens as products, each number as two of bfloat16: 2^-17 is left of it, and no shuffle.
+        from_end = tl.where(rows[:, None] <= rows[None, :], 1.0, 0.0).to(kind)
+        high = d_sums.to(kind)
+        d_gates = tl.dot(from_end, high)
+        d_gates = tl.dot(from_end, (d_sums - high.to(tl.float32)).to(kind), d_gates)
+    tl.store(d_g + offsets, d_gates + at_end[None, :], mask=inside[:, None])

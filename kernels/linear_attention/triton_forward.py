@@ -8,8 +8,8 @@ A_ij = scale <q_i, exp(G_i - G_j) k_j> for j <= i, and S' = exp(gl) S + (exp(gl 
 Axes: B batch, T tokens, H heads, X = B H, N chunks of C tokens, P segments of `span` chunks each. Tensors between the
 kernels are padded to whole chunks. One decay a head: float32 `gates` [4, X, N C] are G (in log2), scale exp(G) and
 exp(gl - G), the latter two zero behind the last token, and what G lost by rounding, which float32 inputs need. One
-decay a key channel (VECTOR): `gates` [X, N C, K] is G, and q and k are read as `reads` = scale exp(G) q and `writes` =
-exp(gl - G) k, [X, N C, K], beside A, [X, N, C, C].
+decay a key channel (VECTOR): `gates` [1, X, N C, K] is G, for float32 [2, ...] with what it lost; q and k are read as
+`reads` = scale exp(G) q and `writes` = exp(gl - G) k, [X, N C, K], beside A, [X, N, C, C].
 States, values and outputs are worked on transposed, value columns as rows (names in `_t`): so the state is the next
 product's left operand and stays in registers. Transposed scores are computed from their operands: a transposed
 accumulator as the left operand of a product is miscompiled on Hopper before Triton 3.7.1.
@@ -86,6 +86,7 @@ def prepare_kernel(
     tokens,
     heads,
     chunks,
+    plane,
     K: tl.constexpr,
     C: tl.constexpr,
     NEAR: tl.constexpr,
@@ -112,7 +113,17 @@ def prepare_kernel(
     log_decay = tl.load(g + offsets, mask=inside, other=0.0).to(tl.float32)
     queries = tl.load(q + offsets, mask=inside, other=0.0).to(tl.float32)
     keys = tl.load(k + offsets, mask=inside, other=0.0).to(tl.float32)
-    sums = tl.cumsum(tl.maximum(log_decay, lowest) * LOG2E, 0)
+    log_decay = tl.maximum(log_decay, lowest) * LOG2E
+    FINE: tl.constexpr = PRECISION == "tf32x3"
+    if FINE:  # as in `gates_kernel`
+        coarse = tl.floor(log_decay * 2048.0 + 0.5) / 2048.0
+        coarse_sums = tl.cumsum(coarse, 0)
+        rest = tl.cumsum(log_decay - coarse, 0)
+        sums = coarse_sums + rest
+        rest = coarse_sums - sums + rest
+        tl.store(gates + plane + padded, rest)
+    else:
+        sums = tl.cumsum(log_decay, 0)
     tl.store(gates + padded, sums)
     tl.debug_barrier()  # borders are rows that other threads stored
     gates += place * (C * K)
@@ -120,14 +131,21 @@ def prepare_kernel(
     tl.store(reads + padded, (queries * tl.exp2(sums) * scale).to(kind))
     tl.store(writes + padded, (keys * tl.exp2(whole - sums)).to(kind))
 
-    past = sums - tl.load(gates + border(rows, NEAR)[:, None] * K + columns[None, :])
+    borders = border(rows, NEAR)[:, None] * K + columns[None, :]
+    past = sums - tl.load(gates + borders)
+    if FINE:
+        past += rest - tl.load(gates + plane + borders)
     left = (queries * tl.exp2(past)).to(kind)
     right = (keys * tl.exp2(-past)).to(kind)
     near = tl.dot(left, tl.trans(right), input_precision=PRECISION)
     found = tl.where(is_near(rows[:, None], rows[None, :], NEAR), near, 0.0)
     found += tl.where(rows[:, None] == rows[None, :], tl.sum(queries * keys, 1)[:, None], 0.0)
     for level in range(NEAR + 1, 6):
-        factor = tl.exp2(-tl.abs(sums - tl.load(gates + border(rows, level)[:, None] * K + columns[None, :])))
+        borders = border(rows, level)[:, None] * K + columns[None, :]
+        past = sums - tl.load(gates + borders)
+        if FINE:
+            past += rest - tl.load(gates + plane + borders)
+        factor = tl.exp2(-tl.abs(past))
         left = (queries * factor).to(kind)
         right = (keys * factor).to(kind)
         across = tl.dot(left, tl.trans(right), input_precision=PRECISION)

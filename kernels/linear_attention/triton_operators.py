@@ -89,7 +89,8 @@ def _gated_linear(
             near, lowest = NEAR[v.dtype]
             chosen = tile("prepare", key_size, value_size, v.dtype)
             prepare_kernel[(rows * chunks,)](
-                q, k, g, gates, reads, writes, scores, scale, lowest, tokens, heads, chunks, K=key_size, C=CHUNK,
+                q, k, g, gates, reads, writes, scores, scale, lowest, tokens, heads, chunks, plane * key_size,
+                K=key_size, C=CHUNK,
                 NEAR=near, PRECISION=_precision(v.dtype), num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
             queries, keys, weights = (_flat(x, CHUNK, x.shape[-1]) for x in (reads, writes, scores))
@@ -129,7 +130,8 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, train: bool, vector: bool) -> Save
     key_size, rows = k.shape[-1], batch * heads
     padded = -(-tokens // CHUNK) * CHUNK
     with_scores = rows if vector else 0
-    gates = (rows, padded, key_size) if vector else (4, rows, padded)
+    planes = 2 if v.dtype == torch.float32 else 1
+    gates = (planes, rows, padded, key_size) if vector else (4, rows, padded)
     return (
         v.new_empty(v.shape),
         v.new_empty((batch, heads, key_size, value_size), dtype=torch.float32),
@@ -181,18 +183,21 @@ def _gated_linear_backward(
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
         chosen = tile("channel_inputs_backward" if vector else "inputs_backward", key_size, value_size, v.dtype)
-        rest = (
-            _tokens(v, value_size), gates, _tokens(d_output, value_size), _flat(befores, value_size, chosen.columns),
-            _flat(d_afters, value_size, chosen.columns), d_q, d_k, d_g, scale, tokens, heads, chunks,
-        )  # fmt: skip
         del sizes["VECTOR"]
         sizes |= {"BK": chosen.columns, "num_warps": chosen.warps, "num_stages": chosen.stages}
+        outputs = (_tokens(v, value_size), gates, _tokens(d_output, value_size))
+        results = (d_q, d_k, d_g, scale, tokens, heads, chunks)
         if vector:
             grid = (rows * chunks * (key_size // chosen.columns),)
-            channel_inputs_backward_kernel[grid](q, k, *rest, NEAR=NEAR[v.dtype][0], **sizes)
+            states = (befores, d_afters)
+            near = NEAR[v.dtype][0]
+            channel_inputs_backward_kernel[grid](
+                q, k, *outputs, *states, *results, plane * key_size, NEAR=near, **sizes
+            )
         else:
             tiles = (_tokens(x, chosen.columns) for x in (q, k))
-            inputs_backward_kernel[(rows * chunks,)](*tiles, *rest, plane, **sizes)
+            states = (_flat(x, value_size, chosen.columns) for x in (befores, d_afters))
+            inputs_backward_kernel[(rows * chunks,)](*tiles, *outputs, *states, *results, plane, **sizes)
     return d_q, d_k, d_v, d_g, d_initial
 
 

@@ -90,9 +90,10 @@ def test_decays_of_any_strength(device: torch.device, vector: bool, strength: fl
     check(given, torch.float32)
 
 
-def test_nothing_but_strong_decays(device: torch.device) -> None:
+@pytest.mark.parametrize("vector", [False, True], ids=["scalar", "vector"])
+def test_nothing_but_strong_decays(device: torch.device, vector: bool) -> None:
     """dg is 1e7 times smaller than what a token does to itself, and must not hold roundings of that."""
-    given = draw(device, 67, vector=False)
+    given = draw(device, 67, vector=vector)
     check(given._replace(g=torch.full_like(given.g, -15.0)), torch.float32)
 
 
