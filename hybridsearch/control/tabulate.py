@@ -32,7 +32,9 @@ def build(sources: Sequence[str], store: Store | None) -> Table:
     tables = []
     for source in dict.fromkeys(sources):
         if source.endswith(RECORDS):
-            tables.append(records.read(Path(source), versions(), commit()))
+            # The libraries that trained it stand in the machine's description; those here only wrote the file.
+            own = {"hybridsearch": versions()["hybridsearch"]}
+            tables.append(records.read(Path(source), own, commit()))
         elif store is None:
             raise InvalidSetting(f"{source} is a study, but there is no store")
         else:
