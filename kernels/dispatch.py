@@ -26,6 +26,7 @@ from hybridsearch.kernels.gated_scan import chunked as scan
 from hybridsearch.kernels.gated_scan import fused as scan_triton
 from hybridsearch.kernels.gated_scan import reference as scan_loop
 from hybridsearch.kernels.kimi_delta import chunked as kimi_delta
+from hybridsearch.kernels.kimi_delta import fused as kimi_delta_triton
 from hybridsearch.kernels.kimi_delta import reference as kimi_delta_loop
 from hybridsearch.kernels.linear_attention import chunked as linear_attention
 from hybridsearch.kernels.linear_attention import fused as linear_attention_triton
@@ -57,6 +58,13 @@ def _not_cpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     return "" if device.type == "cpu" else f"saves time on a cpu only, found {device.type}"
 
 
+def _no_cudnn(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return _not_cuda(device, dtype, head_dim)
+    backend = attention.active_backend(device, dtype, head_dim)
+    return "" if backend == "cuDNN" else f"cuDNN does not take {dtype} of head size {head_dim} here"
+
+
 def _no_flash_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     if not attention.flash_attention_installed():
         return "flash-attn is not installed"
@@ -77,9 +85,9 @@ class Implementation:
 
 TABLE: dict[str, tuple[Implementation, ...]] = {
     "causal_attention": (
-        Implementation("torch sdpa, cuDNN first", attention.causal_attention_cuda, _not_cuda),
+        Implementation("torch sdpa by cuDNN", attention.causal_attention_cuda, _no_cudnn),
         Implementation("flash-attn", attention.flash_attention, _no_flash_attention),
-        Implementation("torch sdpa", attention.causal_attention),
+        Implementation("torch sdpa", attention.causal_attention_anywhere),
     ),
     "attention_step": (Implementation("torch sdpa", attention.attention_step),),
     "sliding_window_attention": (
@@ -104,8 +112,14 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("triton", scan_triton.gated_scan_step, scan_triton.refuses),
         Implementation("torch", scan_loop.gated_scan_step),
     ),
-    "kimi_delta_rule": (Implementation("torch chunked", kimi_delta.kimi_delta_rule),),
-    "kimi_delta_step": (Implementation("torch", kimi_delta_loop.kimi_delta_step),),
+    "kimi_delta_rule": (
+        Implementation("triton", kimi_delta_triton.kimi_delta_rule, kimi_delta_triton.refuses),
+        Implementation("torch chunked", kimi_delta.kimi_delta_rule),
+    ),
+    "kimi_delta_step": (
+        Implementation("triton", kimi_delta_triton.kimi_delta_step, kimi_delta_triton.refuses_step),
+        Implementation("torch", kimi_delta_loop.kimi_delta_step),
+    ),
     "token_routed_attention": (Implementation("torch chunked", routing.token_routed_attention),),
     "token_routed_prompt": (
         Implementation("torch, kept chunks only", paged.token_routed_prompt, _not_cpu),
@@ -137,6 +151,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("torch", norms.gated_rms_norm),
     ),
     "mixed_rms_norm": (
+        Implementation("triton", norms_triton.mixed_rms_norm, norms_triton.refuses),
         Implementation("torch, own backward", norms.mixed_rms_norm_own_backward, _not_cpu),
         Implementation("torch", norms.mixed_rms_norm),
     ),
@@ -174,7 +189,7 @@ def describe(device: torch.device, dtype: torch.dtype | None = None, head_dim: i
         size = CONVOLUTION_WIDTH if operation.startswith("short_conv") else head_dim
         chosen = choose(operation, device, dtype, size)
         notes = [f"{way.name}: {way.refuses(device, dtype, size)}" for way in ways[: ways.index(chosen)]]
-        if chosen.function is attention.causal_attention_cuda and torch.cuda.is_available():
+        if operation == "causal_attention" and device.type == "cuda" and torch.cuda.is_available():
             notes.append(f"backend: {attention.active_backend(device, dtype, head_dim)}")
         rows.append((operation, chosen.name, "; ".join(notes) or "first choice"))
     return rows

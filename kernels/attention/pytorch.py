@@ -31,12 +31,25 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = N
 
 def causal_attention_cuda(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
     """As `causal_attention`, trying PyTorch's backends in `CUDA_ORDER`."""
+    repeats = q.shape[2] // k.shape[2]
+    if repeats > 1 and q.dtype == torch.float32 and not torch.is_autocast_enabled(q.device.type):
+        # The one kernel that takes float32 knows no groups; the other way holds all T x T scores.
+        k, v = (x.repeat_interleave(repeats, dim=2) for x in (k, v))
     with sdpa_kernel(CUDA_ORDER, set_priority=True):
         return causal_attention(q, k, v, scale=scale)
 
 
+def causal_attention_anywhere(q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+    """As `causal_attention`, on CUDA in `CUDA_ORDER`."""
+    return (causal_attention_cuda if q.is_cuda else causal_attention)(q, k, v, scale=scale)
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def active_backend(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    """The first of `CUDA_ORDER` that takes causal attention of this head size on a CUDA device."""
+    """The first of `CUDA_ORDER` that takes causal attention of this head size on a CUDA device.
+
+    It asks the device, so torch.compile takes the answer as a constant instead of tracing the question.
+    """
     x = torch.empty(1, 1, 128, head_dim, device=device, dtype=dtype)
     inputs = cuda.SDPAParams(x, x, x, None, 0.0, True, False)
     checks = {

@@ -26,7 +26,7 @@ def _sliding_window(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, sc
     batch, tokens, heads, key_size = q.shape
     chosen = tile("forward", key_size, v.shape[-1], v.dtype)
     with on(q):
-        forward_kernel[(-(-tokens // chosen.rows), batch * heads)](
+        forward_kernel[(-(-tokens // chosen.rows) * batch * heads,)](
             _rows(q, chosen.rows), _rows(k, chosen.columns), _rows(v, chosen.columns), output, sums,
             scale * LOG2E.value, tokens, heads, heads // k.shape[2], window, sinks,
             K=key_size, V=v.shape[-1], M=chosen.rows, N=chosen.columns, PRECISION=_precision(v.dtype),
@@ -63,7 +63,7 @@ def _sliding_window_backward(
     sizes = (tokens, heads, heads // groups, window, sinks)
     with on(q):
         chosen = tile("queries_backward", key_size, value_size, v.dtype)
-        queries_backward_kernel[(-(-tokens // chosen.rows), batch * heads)](
+        queries_backward_kernel[(-(-tokens // chosen.rows) * batch * heads,)](
             _rows(q, chosen.rows), _rows(k, chosen.columns), _rows(v, chosen.columns), _rows(output, chosen.rows), sums,
             _rows(d_output, chosen.rows), d_q, deltas, factor, scale, *sizes,
             K=key_size, V=value_size, M=chosen.rows, N=chosen.columns, PRECISION=precision,
@@ -73,7 +73,7 @@ def _sliding_window_backward(
         blocks, spans, span = _spans(tokens, window, sinks, chosen.rows, chosen.columns)
         shares = (1 + spans, batch, blocks * chosen.rows, groups)
         k_shares, v_shares = (q.new_empty((*shares, x.shape[-1]), dtype=torch.float32) for x in (k, v))
-        keys_backward_kernel[(-(-tokens // chosen.rows) + blocks * spans, batch * groups)](
+        keys_backward_kernel[((-(-tokens // chosen.rows) + blocks * spans) * batch * groups,)](
             _rows(q, chosen.columns), _rows(k, chosen.rows), _rows(v, chosen.rows), sums, deltas,
             _rows(d_output, chosen.columns), d_k, d_v, k_shares, v_shares, factor, scale, *sizes, blocks, spans, span,
             K=key_size, V=value_size, M=chosen.columns, N=chosen.rows, PRECISION=precision,
@@ -115,7 +115,7 @@ def _spans(tokens: int, window: int, sinks: int, keys: int, queries: int) -> tup
 def aligned(x: Tensor) -> Tensor:
     """`x` as tile loads ask for it: last axis dense, rows at multiples of 16 bytes."""
     size = 16 // x.element_size()
-    dense = x.stride(-1) == 1 and not any(stride % size for stride in x.stride()[:-1])
+    dense = x.stride(-1) == 1 and all(stride > 0 and not stride % size for stride in x.stride()[:-1])
     return x if dense and x.data_ptr() % 16 == 0 else x.contiguous().clone(memory_format=torch.contiguous_format)
 
 

@@ -66,10 +66,11 @@ def queries_backward_kernel(
     N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dQ [B, T, H, K] and delta [B, H, T] of M queries of one head. Grid: T / M, B H."""
-    first = tl.program_id(0) * M
-    batch = tl.program_id(1) // heads
-    head = tl.program_id(1) % heads
+    """dQ [B, T, H, K] and delta [B, H, T] of M queries of one head. Grid: B H T / M."""
+    x, block = tl.program_id(0) // tl.cdiv(tokens, M), tl.program_id(0) % tl.cdiv(tokens, M)
+    first = block * M
+    batch = x // heads
+    head = x % heads
     group = head // repeats
     rows = tl.arange(0, M)
     others = tl.arange(0, N)
@@ -77,7 +78,7 @@ def queries_backward_kernel(
     query = rows_of(q, batch, first, head, M, K)
     slope = rows_of(d_output, batch, first, head, M, V)
     delta = tl.sum(slope.to(tl.float32) * rows_of(output, batch, first, head, M, V).to(tl.float32), 1)
-    place = tl.program_id(1).to(tl.int64) * tokens
+    place = x.to(tl.int64) * tokens
     tl.store(deltas + place + i, delta, mask=i < tokens)
     top = tl.load(sums + place + i, mask=i < tokens, other=0.0)
     acc = tl.zeros((M, K), tl.float32)
@@ -146,17 +147,19 @@ def keys_backward_kernel(
     N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """dK and dV of N keys of one key-value head. Grid: T / N + blocks spans, B G.
+    """dK and dV of N keys of one key-value head. Grid: B G (T / N + blocks spans).
 
     The first T / N programs take the queries near the block. The others take, for each of the `blocks` with sinks, one
     of `spans` spans of the queries behind; these blocks' shares go to float32 [1 + spans, B, blocks N, G, .].
     """
     groups = heads // repeats
-    batch = tl.program_id(1) // groups
-    group = tl.program_id(1) % groups
     all_blocks = tl.cdiv(tokens, N)
-    behind = tl.program_id(0) - all_blocks
-    block = tl.where(behind < 0, tl.program_id(0), behind // tl.maximum(spans, 1))
+    programs = all_blocks + blocks * spans
+    x, program = tl.program_id(0) // programs, tl.program_id(0) % programs
+    batch = x // groups
+    group = x % groups
+    behind = program - all_blocks
+    block = tl.where(behind < 0, program, behind // tl.maximum(spans, 1))
     share = tl.where(behind < 0, 0, 1 + behind % tl.maximum(spans, 1))
     first = block * N
     own = tl.arange(0, N)
@@ -196,7 +199,7 @@ def keys_backward_kernel(
                 query, key, value, slope, rows, j, top, delta, acc_k, acc_v, factor, window, sinks, False, PRECISION
             )
     if block < blocks:
-        batches = tl.num_programs(1) // groups
+        batches = tl.num_programs(0) // programs // groups
         place = ((share.to(tl.int64) * batches + batch) * blocks * N + first) * groups + group
         tl.store(k_shares + place * K + own[:, None] * (groups * K) + keys[None, :], acc_k * scale)
         tl.store(v_shares + place * V + own[:, None] * (groups * V) + values[None, :], acc_v)

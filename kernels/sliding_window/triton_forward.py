@@ -83,10 +83,11 @@ def forward_kernel(
     N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """M queries of one head: output [B, T, H, V] and log2 of the sum of exponentials, [B, H, T]. Grid: T / M, B H."""
-    first = tl.program_id(0) * M
-    batch = tl.program_id(1) // heads
-    head = tl.program_id(1) % heads
+    """M queries of one head: output [B, T, H, V] and log2 of the sum of exponentials, [B, H, T]. Grid: B H T / M."""
+    x, block = tl.program_id(0) // tl.cdiv(tokens, M), tl.program_id(0) % tl.cdiv(tokens, M)
+    first = block * M
+    batch = x // heads
+    head = x % heads
     rows = tl.arange(0, M)
     others = tl.arange(0, N)
     group = head // repeats
@@ -112,4 +113,4 @@ def forward_kernel(
     place = (batch.to(tl.int64) * tokens + first) * heads + head
     offsets = rows[:, None] * (heads * V) + tl.arange(0, V)[None, :]
     tl.store(output + place * V + offsets, (acc / total[:, None]).to(output.dtype.element_ty), mask=inside[:, None])
-    tl.store(sums + tl.program_id(1).to(tl.int64) * tokens + i, top + tl.log2(total), mask=inside)
+    tl.store(sums + x.to(tl.int64) * tokens + i, top + tl.log2(total), mask=inside)

@@ -32,7 +32,7 @@ def test_describe_says_what_serves_and_why_not_the_faster() -> None:
     assert "needs cuda, found cpu" in reason
     assert rows["short_conv"] == ("torch, own backward", "triton: needs cuda, found cpu")
     cuda = {operation: name for operation, name, _ in dispatch.describe(CUDA, torch.bfloat16)}
-    assert cuda["causal_attention"] == "torch sdpa, cuDNN first"
+    assert cuda["causal_attention"] == "torch sdpa by cuDNN"
     assert cuda["short_conv"] == ("triton" if torch.cuda.is_available() else "torch")
 
 
