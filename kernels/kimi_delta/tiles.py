@@ -2,14 +2,17 @@
 
 import torch
 
-from hybridsearch.kernels.gated_delta.tiles import DTYPES, Tile, chunk, largest_key, padded_sizes
+from hybridsearch.kernels.gated_delta.tiles import DTYPES, Tile, chunk, largest_key
 
-__all__ = ["DTYPES", "NEAR", "Tile", "chunk", "largest_key", "padded_sizes", "tile"]
+__all__ = ["DTYPES", "NEAR", "VALUES", "Tile", "chunk", "largest_key", "padded_sizes", "tile"]
 
 NEAR = {torch.bfloat16: (3, -10.0), torch.float32: (2, -16.0)}
 """Log2 of the tokens that the smallest blocks have to their border, and the log decay below which one counts as this:
 what it lets through, exp(-10) = 5e-5 or exp(-16) = 1e-7, is far below what the dtype rounds off, and its eight or four
 fold, exp(80) or exp(64), far below the largest float32."""
+
+VALUES = {32: (32, 128), 64: (32, 64), 128: (128,)}
+"""Of bfloat16 keys of each size: the values of a head that the kernels were checked with on a GPU."""
 
 # Columns are key columns of "pairs", "solve", "inputs_backward", value columns of the others. Keys: largest key size.
 BFLOAT16 = {
@@ -33,6 +36,18 @@ FLOAT32 = {
     "pairs_backward": {64: Tile(0, 4, 1)},
     "inputs_backward": {64: Tile(32, 4, 1)},
 }
+
+
+def padded_sizes(key_size: int, value_size: int, dtype: torch.dtype) -> tuple[int, int]:
+    """The key size, and the values of one head, that the kernels take.
+
+    Keys and values are filled up with zeros, which change nothing; a head with more values is split into several.
+    """
+    key_size = 1 << (key_size - 1).bit_length()
+    if dtype == torch.float32:
+        return max(16, key_size), max(16, key_size)
+    key_size = max(32, key_size)
+    return key_size, next((width for width in VALUES[key_size] if value_size <= width), VALUES[key_size][-1])
 
 
 def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Tile:
