@@ -26,10 +26,8 @@ from hybridsearch.search_spaces import checks, feed_forward, rules, size
 from hybridsearch.search_spaces.menu import FILL, LINEAR_KINDS, Entry, Menu
 from hybridsearch.search_spaces.notation import colons, distinct, joined, listed, sizes
 from hybridsearch.spec.architecture import Architecture
-from hybridsearch.spec.combinators import TokenRoute
-from hybridsearch.spec.hgrn import Hgrn
-from hybridsearch.spec.kimi_delta import KimiDelta
-from hybridsearch.spec.mixers import Delta, FullAttention, GatedDelta, GatedLinear, SlidingWindow
+from hybridsearch.spec.combinators import LEAVES, TokenRoute
+from hybridsearch.spec.mixers import FullAttention
 
 T = TypeVar("T")
 Count = Annotated[int, Field(ge=1)]
@@ -103,9 +101,8 @@ _ROUTE_FIELDS = {
     **{key: value for key, value in _searchable(FullAttention).items() if key in ("rope_theta", "qk_norm")},
     **_searchable(TokenRoute, "softmax", "linear"),
 }
-_LEAVES = (FullAttention, SlidingWindow, GatedDelta, Delta, GatedLinear, KimiDelta, Hgrn)
 LINES: tuple[type[MixerOptions], ...] = (
-    *(_options_of(leaf, _searchable(leaf)) for leaf in _LEAVES),
+    *(_options_of(leaf, _searchable(leaf)) for leaf in LEAVES),
     _options_of(TokenRoute, _ROUTE_FIELDS),
     HeadSplitOptions,
 )

@@ -199,6 +199,9 @@ Mixer = Annotated[
 ]
 HeadSplit.model_rebuild()
 
+LEAVES = (FullAttention, SlidingWindow, GatedDelta, Delta, GatedLinear, KimiDelta, Hgrn)
+"""Every mixer that is not made of mixers."""
+
 
 def value_width(mixer: Mixer) -> int:
     """Channels of a mixer's output before its projection."""
