@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from hybridsearch.kernels.gated_delta import chunked as chunked_delta
 from hybridsearch.kernels.gated_delta import fused as gated_delta
 from hybridsearch.kernels.gated_delta.tiles import chunk as delta_chunk
 from hybridsearch.kernels.gated_delta.tiles import padded_sizes
@@ -21,6 +22,9 @@ CHUNKS = (16, 32, 64, 128)
 
 LARGEST = 128
 """The largest key and value size of a softmax head."""
+
+DELTA_SIZES = ((64, 64), (128, 128))
+"""Padded key and value sizes at which the linear branch was found right on a GPU (see `gated_delta.triton_lasting`)."""
 
 
 def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
@@ -61,13 +65,12 @@ def token_routed_attention(
     """Outputs of the softmax branch [B, T, A, Va] and of the linear branch [B, T, H, V], and the linear state.
 
     Arguments as in `reference`; differentiable once. PyTorch computes the softmax branch of chunks that are not in
-    `CHUNKS`, of values wider than `LARGEST` and of scales not above 0; and the linear branch of chunks other than 64,
-    keys wider than 128, queries that do not see their own chunk, and a state that does not decay through.
+    `CHUNKS`, of values wider than `LARGEST` and of scales not above 0; and the linear branch where queries do not see
+    their own chunk, where a state does not decay through, and of what `_refuses_delta` names.
     """
     by_kernels = chunk in CHUNKS and v.shape[-1] <= LARGEST and (scale is None or scale > 0.0)
     reads_own, decays = own_chunk != "softmax", decay_through or g is None
-    refused = gated_delta.refuses(linear_v.device, linear_v.dtype, linear_k.shape[-1])
-    delta_by_kernels = reads_own and decays and chunk == delta_chunk(linear_v.dtype) and not refused
+    delta_by_kernels = reads_own and decays and not _refuses_delta(linear_k, linear_v, g, beta, chunk)
     linear = (linear_q, linear_k, linear_v, g, beta, route[..., 1])
     if by_kernels and delta_by_kernels and _need_no_padding(v, k, linear_v, linear_k, chunk):
         return side_by_side(
@@ -90,6 +93,21 @@ def token_routed_attention(
             initial_state=initial_state,
         )
     return softmax_out, linear_out, state
+
+
+def _refuses_delta(k: Tensor, v: Tensor, g: Tensor | None, beta: Tensor, chunk: int) -> str:
+    """Why the kernels of the linear branch cannot serve; what was not found right on a GPU is refused."""
+    refused = gated_delta.refuses(v.device, v.dtype, k.shape[-1])
+    if refused:
+        return refused
+    if v.dtype != torch.bfloat16 or beta.dtype != torch.bfloat16:
+        return f"needs bfloat16, found {v.dtype} and {beta.dtype}"
+    if chunk != delta_chunk(v.dtype):
+        return f"needs chunks of {delta_chunk(v.dtype)}, found {chunk}"
+    sizes = padded_sizes(k.shape[-1], v.shape[-1], v.dtype)
+    if sizes not in DELTA_SIZES:
+        return f"key and value sizes {sizes} are not among {DELTA_SIZES}"
+    return "" if g is not None else "needs decay"
 
 
 def _need_no_padding(v: Tensor, k: Tensor, linear_v: Tensor, linear_k: Tensor, chunk: int) -> bool:
@@ -124,6 +142,7 @@ def side_by_side(
     linear_scale = linear_k.shape[-1] ** -0.5 if linear_scale is None else linear_scale
     q, k, linear_q, linear_k = q.to(v.dtype), k.to(v.dtype), linear_q.to(linear_v.dtype), linear_k.to(linear_v.dtype)
     g, initial_state = (None if x is None else x.to(torch.float32) for x in (g, initial_state))
+    softmax_gate, linear_gate = softmax_gate.to(torch.float32), linear_gate.to(torch.float32)
     rows = q, k, v, softmax_gate, linear_q, linear_k, linear_v, g, beta, linear_gate, initial_state
     train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in rows)
     segments = gated_delta._segments(linear_v, linear_k.shape[-1])
@@ -146,6 +165,7 @@ def softmax_branch(
         q, k = pad(q, (0, more_keys)), pad(k, (0, more_keys))
     if more_values:
         v = pad(v, (0, more_values))
+    gate = gate.to(torch.float32)
     output: Tensor = operators.routed_softmax(q, k, v, gate, scale, chunk, reads_own)[0]
     return output[..., :value_size] if more_values else output
 
@@ -164,28 +184,27 @@ def linear_branch(
 ) -> tuple[Tensor, LinearState]:
     """[B, T, H, V] in v's dtype and the state; `gate` [B, N, H] is 1 for linear-typed chunks, 0 for the others.
 
-    The open chunk's writes never end with it: it is run on its own, from the state that the complete ones left.
+    PyTorch runs the open chunk, whose writes never end with it, from the state that the complete ones left.
     """
     batch, tokens, heads, size = k.shape
     closed = tokens - tokens % chunk
-
-    def run(part: slice, state: Tensor | None, lasting: Tensor | None) -> tuple[Tensor, Tensor]:
-        decays = None if g is None else g[:, part]
-        rows = q[:, part], k[:, part], v[:, part], decays, beta[:, part]
-        return gated_delta.gated_delta_rule(*rows, scale=scale, initial_state=state, lasting=lasting)
-
     outputs, entering = [], None if initial_state is None else initial_state.to(torch.float32)
     if closed:
-        output, entering = run(slice(closed), entering, gate)
+        decays = None if g is None else g[:, :closed].to(torch.float32)
+        rows = q[:, :closed], k[:, :closed], v[:, :closed], decays, beta[:, :closed]
+        lasting = gate.to(torch.float32)
+        output, entering = gated_delta.gated_delta_rule(*rows, scale=scale, initial_state=entering, lasting=lasting)
         outputs.append(output)
     if entering is None:
         entering = k.new_zeros(batch, heads, size, v.shape[-1], dtype=torch.float32)
     running, decay = entering, entering.new_ones(batch, heads)
     if closed < tokens:
-        output, running = run(slice(closed, tokens), entering, None)
+        decays = None if g is None else g[:, closed:].to(torch.float32)
+        rows = q[:, closed:], k[:, closed:], v[:, closed:], decays, beta[:, closed:]
+        output, running = chunked_delta.gated_delta_rule(*rows, scale=scale, initial_state=entering, chunk=chunk)
         outputs.append(output)
-        if g is not None:
-            decay = g[:, closed:].float().clamp(min=chunked.LOWEST_LOG_DECAY).sum(1).exp()
+        if decays is not None:
+            decay = decays.clamp(min=chunked.LOWEST_LOG_DECAY).sum(1).exp()
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1), LinearState(entering, running, decay)
 
 

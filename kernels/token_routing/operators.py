@@ -41,11 +41,17 @@ class Tile(NamedTuple):
     """Blocks in flight of the software pipeline."""
 
 
-# Keys: the largest of key and value size that the choice serves.
+# Chunks of 64; keys: the largest of key and value size that the choice serves.
 TILES = {
     "forward": {64: Tile(128, 8, 3), 128: Tile(128, 4, 2)},
     "queries_backward": {64: Tile(64, 4, 3), 128: Tile(64, 4, 2)},
     "keys_backward": {128: Tile(64, 4, 2)},
+}
+# Other chunks. A tile of queries holds whole chunks: what is before it is in the list, or is not seen.
+OTHER_CHUNKS = {
+    "forward": {64: Tile(128, 4, 3), 128: Tile(128, 8, 3)},
+    "queries_backward": {128: Tile(128, 8, 2)},
+    "keys_backward": {64: Tile(64, 4, 3), 128: Tile(64, 4, 2)},
 }
 
 
@@ -54,7 +60,7 @@ def _routed_softmax(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, scale: float,
     q, k, v, gate = _aligned(q), _aligned(k), _aligned(v), gate.contiguous()
     output, sums, listed, before = _outputs(q, v, gate)
     sizes = _sizes(q, v, chunk, reads_own)
-    chosen = tile("forward", q, v)
+    chosen = tile("forward", q, v, chunk)
     rows, padded = sums.shape
     with on(q):
         list_kernel[(listed.shape[0],)](
@@ -106,7 +112,7 @@ def _routed_softmax_backward(
     deltas = torch.empty_like(sums)
     rows, padded = sums.shape
     with on(q):
-        chosen = tile("queries_backward", q, v)
+        chosen = tile("queries_backward", q, v, chunk)
         queries = chosen.queries
         queries_backward_kernel[(rows * (padded // queries),)](
             _tokens(q, queries), _tokens(k), _tokens(v), gate, listed, before, _tokens(output, queries),
@@ -114,7 +120,7 @@ def _routed_softmax_backward(
             q.shape[1], q.shape[2], gate.shape[2], gate.shape[1], listed.shape[1], padded, rows,
             BQ=queries, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
-        chosen = tile("keys_backward", q, v)
+        chosen = tile("keys_backward", q, v, chunk)
         queries = chosen.queries
         keys_backward_kernel[(rows * listed.shape[1],)](
             _tokens(q, queries), _tokens(k), _tokens(v), gate, _tokens(d_output, queries), sums, deltas,
@@ -170,10 +176,10 @@ def gate_gradient(columns: Tensor, gate: Tensor, chunk: int) -> Tensor:
     return (d_gate * (gate > 0.5)).to(gate.dtype)
 
 
-def tile(kernel: str, q: Tensor, v: Tensor) -> Tile:
+def tile(kernel: str, q: Tensor, v: Tensor, chunk: int) -> Tile:
     """The tile of a kernel for the sizes of q and v."""
-    size = max(q.shape[-1], v.shape[-1])
-    return next(chosen for largest, chosen in TILES[kernel].items() if size <= largest)
+    size, tiles = max(q.shape[-1], v.shape[-1]), TILES if chunk == 64 else OTHER_CHUNKS
+    return next(chosen for largest, chosen in tiles[kernel].items() if size <= largest)
 
 
 def _sizes(q: Tensor, v: Tensor, chunk: int, reads_own: bool) -> dict[str, Any]:
