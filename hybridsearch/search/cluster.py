@@ -29,20 +29,21 @@ from hybridsearch.search_spaces.space import Space
 
 ENOUGH = 8
 """Comparable trials before the first model; until then every other draw comes from the prior."""
-TOLD = 96
+TOLD = 160
 """Most trials that a model is fitted to, half of them the best and half the latest, and half as many of lower rungs: an
 ask costs the same at 10,000 trials as at 300."""
 RANDOM_SHARE = 0.05
 """Share of proposals drawn from the whole space, so that no region is ever given up."""
-OPTIMA = 6
+OPTIMA = 8
 """Random scalarisations whose exact optimum becomes a candidate."""
 NEAR = 40
 """Candidates one to three small steps away from the front."""
 FAR = 20
 """Candidates from anywhere."""
+CENTRES = 6
 NEIGHBOURS = 24
-"""Architectures that count as near where the whole space is listed. The best of all listed ones by the model alone was
-no better: what the model misses is found by trying what is like the front."""
+"""In a space restricted to some members: members of the front, and how many members count as near to each. The best of
+all members by the model alone was no better: what it misses is found by trying what is like the front."""
 DRAWS = 6
 """Of the posterior. Few: the differences between them are what makes proposals explore."""
 DIRECTIONS = 48
@@ -56,16 +57,16 @@ def cluster(history: History, request: Request) -> list[Proposal]:
 def _drafts(history: History, request: Request, rng: random.Random) -> Iterator[Draft]:
     cohort = history.cohort(ENOUGH)
     data = None if cohort is None else _gather(history, cohort, request)
-    everything = listed(request.space)
+    members = listed(request.space) if request.space.members is not None else None
     if data is None:
         while True:
             yield prior_draft(request.space, rng) if rng.random() < 0.5 else at_random(request.space, rng)
     if rng.random() < RANDOM_SHARE:
         yield at_random(request.space, rng)
-    if everything is None:
+    if members is None:
         yield from _ranked(data, request.space, rng)
     else:
-        yield from _ranked_list(data, everything, history.hashes, request.space, rng)
+        yield from _ranked_members(data, members, history.hashes, request.space, rng)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,24 +164,24 @@ def _ranked(data: _Data, space: Space, rng: random.Random) -> Iterator[Draft]:
             yield Draft(verdict.architecture, parents)
 
 
-def _ranked_list(data: _Data, everything: Listed, tried: Set[str], space: Space, rng: random.Random) -> Iterator[Draft]:
-    """The same where the whole space is listed: optima, neighbours of the front and others among what was not tried."""
+def _ranked_members(data: _Data, members: Listed, tried: Set[str], space: Space, rng: random.Random) -> Iterator[Draft]:
+    """The same in a space restricted to some members: optima, neighbours of the front and others among the untried."""
     numbers = np.random.default_rng(rng.getrandbits(63))
     chain = chain_of(space)
     models = _models(data, chain)
-    left = np.array([index for index, digest in enumerate(everything.hashes) if digest not in tried], dtype=np.int64)
+    left = np.array([index for index, digest in enumerate(members.hashes) if digest not in tried], dtype=np.int64)
     if not len(left):
         return
-    rows = everything.rows[left]
+    rows = members.rows[left]
     chosen = {int(np.argmin(rows @ _scalarised(models, data.signs, numbers))) for _ in range(OPTIMA)}
-    for _ in range(NEAR if data.front else 0):
-        far = np.abs((rows - chain.row(rng.choice(data.front)[1])) * chain.spreads).sum(axis=1)
-        nearest = np.argpartition(far, min(NEIGHBOURS, len(far)) - 1)[:NEIGHBOURS]
-        chosen.add(int(rng.choice(nearest.tolist())))
+    for _, plan in rng.sample(data.front, min(CENTRES, len(data.front))):
+        far = np.abs((rows - chain.row(plan)) * chain.spreads).sum(axis=1)
+        nearest = np.argpartition(far, min(NEIGHBOURS, len(far)) - 1)[:NEIGHBOURS].tolist()
+        chosen.update(rng.sample(nearest, min(NEAR // CENTRES, len(nearest))))
     chosen.update(rng.sample(range(len(left)), min(FAR, len(left))))
     candidates = sorted(chosen)
     for place in _order(data, models, rows[candidates], numbers):
-        yield Draft(everything.architectures[int(left[candidates[place]])])
+        yield Draft(members.architectures[int(left[candidates[place]])])
 
 
 def _models(data: _Data, chain: Chain) -> list[Model]:
