@@ -21,6 +21,7 @@ from hybridsearch.kernels.attention import pytorch as attention
 from hybridsearch.kernels.cross_entropy import fused as entropy_triton
 from hybridsearch.kernels.cross_entropy import pytorch as entropy
 from hybridsearch.kernels.gated_delta import chunked as gated_delta
+from hybridsearch.kernels.gated_delta import fused as gated_delta_triton
 from hybridsearch.kernels.gated_delta import reference as gated_delta_loop
 from hybridsearch.kernels.gated_scan import chunked as scan
 from hybridsearch.kernels.gated_scan import fused as scan_triton
@@ -40,6 +41,7 @@ from hybridsearch.kernels.short_conv import pytorch as convolution
 from hybridsearch.kernels.sliding_window import blocked as sliding
 from hybridsearch.kernels.sliding_window import fused as sliding_triton
 from hybridsearch.kernels.token_routing import chunked as routing
+from hybridsearch.kernels.token_routing import fused as routing_triton
 from hybridsearch.kernels.token_routing import paged
 from hybridsearch.kernels.token_routing.reference import LinearState, OwnChunk
 
@@ -73,6 +75,12 @@ def _no_flash_attention(device: torch.device, dtype: torch.dtype, head_dim: int)
     return f"head size {head_dim} is above 256" if head_dim > 256 else _not_cuda(device, dtype, head_dim)
 
 
+def _no_checked_delta(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    refused = gated_delta_triton.refuses(device, dtype, head_dim)
+    unchecked = "its float32 form has not been compared on a GPU since it last changed"
+    return refused or (unchecked if dtype == torch.float32 else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Implementation:
     """One way to run an operation."""
@@ -83,6 +91,10 @@ class Implementation:
     """Why it cannot serve a device, dtype and head size; empty if it can."""
 
 
+ROUTED = (
+    Implementation("triton", routing_triton.token_routed_attention, routing_triton.refuses),
+    Implementation("torch chunked", routing.token_routed_attention),
+)
 TABLE: dict[str, tuple[Implementation, ...]] = {
     "causal_attention": (
         Implementation("torch sdpa by cuDNN", attention.causal_attention_cuda, _no_cudnn),
@@ -94,8 +106,14 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("triton", sliding_triton.sliding_window_attention, sliding_triton.refuses),
         Implementation("torch sdpa in blocks", sliding.sliding_window_attention),
     ),
-    "gated_delta_rule": (Implementation("torch chunked", gated_delta.gated_delta_rule),),
-    "gated_delta_step": (Implementation("torch", gated_delta_loop.gated_delta_step),),
+    "gated_delta_rule": (
+        Implementation("triton", gated_delta_triton.gated_delta_rule, _no_checked_delta),
+        Implementation("torch chunked", gated_delta.gated_delta_rule),
+    ),
+    "gated_delta_step": (
+        Implementation("triton", gated_delta_triton.gated_delta_step, gated_delta_triton.refuses_step),
+        Implementation("torch", gated_delta_loop.gated_delta_step),
+    ),
     "gated_linear_attention": (
         Implementation("triton", linear_attention_triton.gated_linear_attention, linear_attention_triton.refuses),
         Implementation("torch chunked", linear_attention.gated_linear_attention),
@@ -120,12 +138,12 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("triton", kimi_delta_triton.kimi_delta_step, kimi_delta_triton.refuses_step),
         Implementation("torch", kimi_delta_loop.kimi_delta_step),
     ),
-    "token_routed_attention": (Implementation("torch chunked", routing.token_routed_attention),),
-    "token_routed_prompt": (
-        Implementation("torch, kept chunks only", paged.token_routed_prompt, _not_cpu),
-        Implementation("torch chunked", routing.token_routed_attention),
+    "token_routed_attention": ROUTED,
+    "token_routed_prompt": (Implementation("torch, kept chunks only", paged.token_routed_prompt, _not_cpu), *ROUTED),
+    "paged_attention_step": (
+        Implementation("triton", routing_triton.paged_attention_step, routing_triton.refuses_step),
+        Implementation("torch", paged.paged_attention_step),
     ),
-    "paged_attention_step": (Implementation("torch", paged.paged_attention_step),),
     "short_conv": (
         Implementation("triton", convolution_triton.short_conv, convolution_triton.refuses),
         Implementation("torch, own backward", convolution.short_conv_own_backward, _not_cpu),
