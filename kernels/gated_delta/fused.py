@@ -46,6 +46,7 @@ def gated_delta_rule(
     initial_state: Tensor | None = None,
     segments: int | None = None,
     lasting: Tensor | None = None,
+    train: bool | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Output [B, T, HV, V] in v's dtype and the final state [B, HV, K, V] in float32; arguments as in `reference`.
 
@@ -53,6 +54,7 @@ def gated_delta_rule(
     parts that T is split into so that few heads fill the device, follows from the shapes if not given. `lasting`
     [B, N, HV], for the N chunks of `tiles.chunk` tokens, is 1 for a chunk whose writes the state keeps, 0 for one whose
     writes end with it (its decay stays); its gradient is that of a factor on the chunk's writes to the state after it.
+    `train` keeps what a backward pass needs; none means where one can follow.
     """
     from hybridsearch.kernels.gated_delta import operators
 
@@ -74,7 +76,7 @@ def gated_delta_rule(
     g = None if g is None else g.to(torch.float32)
     segments = _segments(v, k.shape[-1]) if segments is None else segments
     wanted = [x for x in (q, k, v, g, beta, initial_state, lasting) if x is not None and x.requires_grad]
-    train = torch.is_grad_enabled() and len(wanted) > 0
+    train = torch.is_grad_enabled() and len(wanted) > 0 if train is None else train
     output, state, *_ = operators.gated_delta(q, k, v, g, beta, initial_state, scale, segments, train, lasting)
     if parts > 1:
         output = output.reshape(*output.shape[:2], heads, -1)

@@ -144,9 +144,9 @@ def side_by_side(
     g, initial_state = (None if x is None else x.to(torch.float32) for x in (g, initial_state))
     softmax_gate, linear_gate = softmax_gate.to(torch.float32), linear_gate.to(torch.float32)
     rows = q, k, v, softmax_gate, linear_q, linear_k, linear_v, g, beta, linear_gate, initial_state
-    train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in rows)
     segments = gated_delta._segments(linear_v, linear_k.shape[-1])
-    outputs = token_routed(*rows, scale, linear_scale, segments, chunk, reads_own, train)
+    # As in training, without gradients too: only that form of the kernels was checked on a GPU.
+    outputs = token_routed(*rows, scale, linear_scale, segments, chunk, reads_own, True)
     last = outputs[5]
     return outputs[0], outputs[4], LinearState(last, last, last.new_ones(last.shape[:2]))
 
@@ -193,7 +193,10 @@ def linear_branch(
         decays = None if g is None else g[:, :closed].to(torch.float32)
         rows = q[:, :closed], k[:, :closed], v[:, :closed], decays, beta[:, :closed]
         lasting = gate.to(torch.float32)
-        output, entering = gated_delta.gated_delta_rule(*rows, scale=scale, initial_state=entering, lasting=lasting)
+        # As in training, without gradients too: only that form of the kernels was checked on a GPU.
+        output, entering = gated_delta.gated_delta_rule(
+            *rows, scale=scale, initial_state=entering, lasting=lasting, train=True
+        )
         outputs.append(output)
     if entering is None:
         entering = k.new_zeros(batch, heads, size, v.shape[-1], dtype=torch.float32)
