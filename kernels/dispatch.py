@@ -52,27 +52,8 @@ def _never(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     return ""
 
 
-def _not_cuda(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    return "" if device.type == "cuda" else f"needs cuda, found {device.type}"
-
-
 def _not_cpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     return "" if device.type == "cpu" else f"saves time on a cpu only, found {device.type}"
-
-
-def _no_cudnn(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return _not_cuda(device, dtype, head_dim)
-    backend = attention.active_backend(device, dtype, head_dim)
-    return "" if backend == "cuDNN" else f"cuDNN does not take {dtype} of head size {head_dim} here"
-
-
-def _no_flash_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    if not attention.flash_attention_installed():
-        return "flash-attn is not installed"
-    if dtype not in (torch.float16, torch.bfloat16):
-        return f"needs float16 or bfloat16, found {dtype}"
-    return f"head size {head_dim} is above 256" if head_dim > 256 else _not_cuda(device, dtype, head_dim)
 
 
 def _no_checked_delta(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
@@ -97,8 +78,8 @@ ROUTED = (
 )
 TABLE: dict[str, tuple[Implementation, ...]] = {
     "causal_attention": (
-        Implementation("torch sdpa by cuDNN", attention.causal_attention_cuda, _no_cudnn),
-        Implementation("flash-attn", attention.flash_attention, _no_flash_attention),
+        Implementation("torch sdpa by cuDNN", attention.causal_attention_cuda, attention.refuses_cudnn),
+        Implementation("flash-attn", attention.flash_attention, attention.refuses_flash_attention),
         Implementation("torch sdpa", attention.causal_attention_anywhere),
     ),
     "attention_step": (Implementation("torch sdpa", attention.attention_step),),

@@ -60,6 +60,25 @@ def active_backend(device: torch.device, dtype: torch.dtype, head_dim: int) -> s
     return next((name for name, usable in checks.items() if usable(inputs)), "math")
 
 
+def refuses_cudnn(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Why cuDNN cannot serve this device, dtype and key size; empty if it can."""
+    if device.type != "cuda":
+        return f"needs cuda, found {device.type}"
+    serves = not torch.cuda.is_available() or active_backend(device, dtype, head_dim) == "cuDNN"
+    return "" if serves else f"cuDNN does not take {dtype} of head size {head_dim} here"
+
+
+def refuses_flash_attention(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
+    """Why flash-attn cannot serve this device, dtype and key size; empty if it can."""
+    if not flash_attention_installed():
+        return "flash-attn is not installed"
+    if dtype not in (torch.float16, torch.bfloat16):
+        return f"needs float16 or bfloat16, found {dtype}"
+    if head_dim > 256:
+        return f"head size {head_dim} is above 256"
+    return "" if device.type == "cuda" else f"needs cuda, found {device.type}"
+
+
 def flash_attention_installed() -> bool:
     """Whether the package flash-attn can be imported."""
     return find_spec("flash_attn") is not None
