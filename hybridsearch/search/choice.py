@@ -15,8 +15,11 @@ def choose(sampler: str, space: Space, trials: int | None) -> tuple[str, str]:
     if sampler != "auto":
         return sampler, "the settings name it"
     size = space.size()
-    if trials is not None and space.listing is not None and size <= trials:
-        return "random", f"the budget of {trials} trials covers all {size} architectures: no order is better"
+    if trials is not None and size <= min(trials, 2 * ENOUGH):
+        return (
+            "random",
+            f"the budget of {trials} trials covers all {size} architectures, too few to learn an order from",
+        )
     if trials is not None and trials <= ENOUGH:
         return "prior", f"{trials} trials are too few to fit a model: the expert prior knows more"
     budget = "as many trials as the time allows" if trials is None else f"{trials} trials"

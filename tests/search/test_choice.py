@@ -16,7 +16,7 @@ def test_a_named_sampler_is_taken_as_it_is(layers: Space) -> None:
 
 
 @pytest.mark.parametrize(("trials", "sampler"), [(9, "random"), (8, "prior"), (100, "random"), (None, "cluster")])
-def test_a_space_that_the_budget_covers_needs_no_order(trials: int | None, sampler: str) -> None:
+def test_a_handful_that_the_budget_covers_needs_no_order(trials: int | None, sampler: str) -> None:
     assert choose("auto", catalog.load(NINE), trials)[0] == sampler
 
 
@@ -28,3 +28,8 @@ def test_a_large_space_is_modelled_once_there_are_trials_enough(
     assert found == sampler
     assert found in SAMPLERS
     assert (str(trials) if trials else "time") in why
+
+
+def test_a_larger_space_that_the_budget_covers_is_still_searched_best_first() -> None:
+    twenty_seven = catalog.load({**NINE, "depth": 3})
+    assert choose("auto", twenty_seven, 100)[0] == "cluster"
