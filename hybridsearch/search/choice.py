@@ -18,7 +18,7 @@ def choose(sampler: str, space: Space, trials: int | None) -> tuple[str, str]:
     if trials is not None and size <= min(trials, 2 * ENOUGH):
         return (
             "random",
-            f"the budget of {trials} trials covers all {size} architectures, too few to learn an order from",
+            f"{trials} trials cover all {size} architectures, which are too few to learn an order from",
         )
     if trials is not None and trials <= ENOUGH:
         return "prior", f"{trials} trials are too few to fit a model: the expert prior knows more"
