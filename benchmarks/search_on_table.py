@@ -276,7 +276,7 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(9, 5.5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 5), layout="constrained")
     for name, result in results.items():
         rows = result["curve"]
         (line,) = axes.plot(rows["gpu_seconds"], rows["median"], label=name)
@@ -285,7 +285,8 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
         )
     axes.axhline(SHARE, color="grey", linewidth=0.8, linestyle=":")
     axes.set(xscale="log", xlabel="simulated GPU-seconds", ylabel="share of the best hypervolume", ylim=(0.5, 1.01))
-    axes.legend(loc="lower right", frameon=False)
+    axes.set_xlim(left=max(result["curve"]["gpu_seconds"][-1] for result in results.values()) / 60)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     figure.savefig(path, dpi=130)
 
 
