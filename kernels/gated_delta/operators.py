@@ -16,7 +16,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from hybridsearch.kernels.gated_delta.tiles import Tile, chunk, tile
+from hybridsearch.kernels.gated_delta.tiles import chunk, tile
 from hybridsearch.kernels.gated_delta.triton_backward import inputs_backward_kernel, values_backward_kernel
 from hybridsearch.kernels.gated_delta.triton_forward import (
     join_kernel,
@@ -24,14 +24,10 @@ from hybridsearch.kernels.gated_delta.triton_forward import (
     prepare_kernel,
     segment_kernel,
 )
-from hybridsearch.kernels.gated_delta.triton_lasting import lasting_inputs_backward_kernel
 from hybridsearch.kernels.gated_delta.triton_step import step_kernel
 
 LIBRARY = torch.library.Library("hybridsearch", "FRAGMENT")  # type: ignore[no-untyped-call]
 """Operators are defined here directly: `custom_op` looks for aliases at every call, 0.5 ms on torch 2.11."""
-
-LASTING = Tile(32, 8, 1)
-"""Of `lasting_inputs_backward_kernel` in bfloat16: right at K = V = 64 and 128, where four warps are not."""
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -177,11 +173,9 @@ def _gated_delta_backward(
             )  # fmt: skip
             if alone and d_ends is not None:
                 _join(transitions, d_ends, v.dtype, reverse=True)
-        kernel, chosen, routed = inputs_backward_kernel, tile("inputs_backward", key_size, value_size, v.dtype), {}
-        if lasting is not None:
-            kernel, routed = lasting_inputs_backward_kernel, {"lasting": lasting.contiguous(), "d_lasting": d_lasting}
-            chosen = LASTING if v.dtype == torch.bfloat16 else chosen
-        kernel[(rows * chunks,)](
+        routed = {} if lasting is None else {"lasting": lasting.contiguous(), "d_lasting": d_lasting}
+        chosen = tile("inputs_backward", key_size, value_size, v.dtype)
+        inputs_backward_kernel[(rows * chunks,)](
             q, k, gates, d_output, d_v, errors, befores, d_afters, d_q, d_k, d_g, d_beta, scale,
             tokens, heads, value_heads, chunks, plane, BK=chosen.columns,
             **sizes, **routed, num_warps=chosen.warps, num_stages=chosen.stages,
