@@ -24,7 +24,7 @@ LARGEST = 128
 """The largest key and value size of a softmax head."""
 
 DELTA_SIZES = ((64, 64), (128, 128))
-"""Padded key and value sizes at which the linear branch was found right on a GPU (see the note in `gated_delta.tiles`)."""
+"""Padded key and value sizes at which the linear branch was found right on a GPU (cf. `gated_delta.tiles`)."""
 
 
 def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
