@@ -212,7 +212,9 @@ class SearchSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _older_names(cls, data: Any) -> Any:
-        """Studies recorded earlier say `early_stopping: true|false`."""
+        """Studies recorded earlier say `early_stopping: true|false`; an unquoted `off` is false in YAML."""
+        if isinstance(data, Mapping) and data.get("stopping") is False:
+            return {**data, "stopping": "off"}
         if not isinstance(data, Mapping) or "early_stopping" not in data or "stopping" in data:
             return data
         rest = {key: value for key, value in data.items() if key != "early_stopping"}

@@ -192,3 +192,9 @@ def test_an_unknown_search_names_the_nearest(cli: Cli) -> None:
     result = cli("search", "quickstrat")
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert "did you mean 'quickstart'?" in result.err
+
+
+def test_stopping_may_be_switched_off_without_quotes(cli: Cli) -> None:
+    result = cli("search", "try.yaml", "-o", "stopping=off", "--dry-run")
+    assert result.code == 0, result.err
+    assert "stopping: 'off'" in result.out
