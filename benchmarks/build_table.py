@@ -30,6 +30,7 @@ from hybridsearch.seeds import derive
 from hybridsearch.settings import EvaluationSettings
 from hybridsearch.spec.architecture import Architecture
 from hybridsearch.spec.canonical import canonical_json, content_hash
+from hybridsearch.tabular import parquet
 from hybridsearch.tasks import recall
 from hybridsearch.training.replicate import Plan, Replicate
 from hybridsearch.training.stacked import Member, Stack
@@ -203,11 +204,20 @@ def record(architecture: Architecture, scores: Sequence[Sequence[dict[str, float
     return json.dumps({**found, **facts})
 
 
+def known(path: Path) -> set[str]:
+    """Hashes of the architectures in a table or a file of records."""
+    if path.suffix == ".parquet":
+        return set(parquet.read(path).candidates)
+    return {line["hash"] for line in lines(path) if "hash" in line}
+
+
 def main() -> None:
     """Train wave after wave until the count or the time is reached."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--known", type=Path, action="append", default=[], help="records of earlier runs to pass over")
+    parser.add_argument(
+        "--known", type=Path, action="append", default=[], help="records or tables of earlier runs to pass over"
+    )
     parser.add_argument("--count", type=int, default=500, help="architectures, known ones included")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--wave", type=int, default=100, help="architectures in one stack")
@@ -220,7 +230,7 @@ def main() -> None:
     device = machine.choose("cuda")
     space = catalog.load(SPACE)
     evaluation = read(SETTINGS).validate(EvaluationSettings)
-    done = {line["hash"] for path in (given.output, *given.known) for line in lines(path) if "hash" in line}
+    done = {digest for path in (given.output, *given.known) for digest in known(path)}
     left = [a for a in ordered(space)[: given.count] if content_hash(a) not in done]
     with given.output.open("a", encoding="utf-8") as output:
         output.write("\n" + json.dumps(header(space, evaluation, device)) + "\n")

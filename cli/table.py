@@ -17,6 +17,7 @@ BUILD_EXAMPLES = show.examples(
     "hybridsearch table build quickstart --output quickstart.parquet",
     "hybridsearch table build first second --output both.parquet",
     "hybridsearch table build records.jsonl --output recall.parquet",
+    "hybridsearch table build recall.parquet more.jsonl --output larger.parquet",
 )
 SHOW_EXAMPLES = show.examples(
     "hybridsearch table show recall.parquet", "hybridsearch table show recall.parquet --format json"
@@ -32,16 +33,18 @@ app = typer.Typer(
 @app.command("build", epilog=BUILD_EXAMPLES)
 def build(
     context: typer.Context,
-    sources: Annotated[list[str], typer.Argument(metavar="STUDY|RECORDS.jsonl...", help="What the table is made of.")],
+    sources: Annotated[
+        list[str], typer.Argument(metavar="STUDY|RECORDS.jsonl|TABLE.parquet...", help="What the table is made of.")
+    ],
     output: Annotated[Path, typer.Option(metavar="TABLE.parquet", help="The file to write.")],
 ) -> None:
-    """Write the trained trials of studies (or records of benchmarks/build_table.py) as one Parquet file."""
+    """Write the trained trials of studies (or records of benchmarks/build_table.py, or tables) as one Parquet file."""
     from hybridsearch.control import tabulate
     from hybridsearch.tabular import parquet
 
     if output.suffix != ".parquet":
         raise InvalidSetting(f"{output} does not end in .parquet")
-    if all(source.endswith(tabulate.RECORDS) for source in sources):
+    if all(source.endswith((tabulate.RECORDS, tabulate.TABLE)) for source in sources):
         table = tabulate.build(sources, None)
     else:
         with session.of(context).open_store() as store:

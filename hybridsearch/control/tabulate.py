@@ -1,4 +1,4 @@
-"""Studies of a store, and files of records, as one table."""
+"""Studies of a store, files of records, and tables, as one table."""
 
 import json
 import subprocess
@@ -9,23 +9,23 @@ from hybridsearch.control.launch import recorded_settings, versions
 from hybridsearch.db.store import Store, TrialRecord
 from hybridsearch.errors import InvalidSetting
 from hybridsearch.seeds import derive
-from hybridsearch.tabular import records
+from hybridsearch.tabular import parquet, records
 from hybridsearch.tabular.table import About, Run, Table, merged
 from hybridsearch.trial import Report, TrialState
 
-RECORDS = ".jsonl"
-"""Ending of a source that is a file of records, not a study."""
+RECORDS, TABLE = ".jsonl", ".parquet"
+"""Endings of sources that are files, not studies."""
 
 
 def build(sources: Sequence[str], store: Store | None) -> Table:
     """The table of all sources together.
 
     Args:
-        sources: names of studies, and paths of files of records.
+        sources: names of studies, and paths of files of records and of tables.
         store: where the studies are; may be none if there are none.
 
     Raises:
-        InvalidFile: a file of records cannot be read.
+        InvalidFile: a file of records or a table cannot be read.
         InvalidSetting: the sources differ in space or evaluation, or nothing was trained in a study.
         UnknownStudy: the store has no study of a name.
     """
@@ -35,6 +35,8 @@ def build(sources: Sequence[str], store: Store | None) -> Table:
             # The libraries that trained it stand in the machine's description; those here only wrote the file.
             own = {"hybridsearch": versions()["hybridsearch"]}
             tables.append(records.read(Path(source), own, commit()))
+        elif source.endswith(TABLE):
+            tables.append(parquet.read(Path(source)))
         elif store is None:
             raise InvalidSetting(f"{source} is a study, but there is no store")
         else:

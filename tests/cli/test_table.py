@@ -156,3 +156,16 @@ def test_trials_that_stopped_or_took_numbers_over_do_not_count_as_complete(cli: 
     cli("table", "build", "stops", "--output", "s.parquet")
     facts = json.loads(cli("table", "show", "s.parquet", "--format", "json").out)["facts"]
     assert facts["incomplete_runs"] == stopped
+
+
+def test_tables_are_joined_and_a_run_that_is_in_two_is_told(cli: Cli, table: Path) -> None:
+    assert (
+        cli("search", "try.yaml", "--study", "more", "--seed", "9", "--budget", "4trials", "-o", "stopping='off'").code
+        == 0
+    )
+    joined = cli("table", "build", str(table), "more", "--output", "larger.parquet")
+    assert joined.code == 0, joined.err
+    counted = json.loads(cli("table", "show", "larger.parquet", "--format", "json").out)["facts"]["runs"]
+    assert counted > json.loads(cli("table", "show", "all.parquet", "--format", "json").out)["facts"]["runs"]
+    twice = cli("table", "build", str(table), "larger.parquet", "--output", "twice.parquet")
+    assert twice.code == 2 and "is in the table twice" in twice.err
