@@ -30,6 +30,12 @@ def on(x: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if away else nullcontext()
 
 
+def aligned(x: Tensor) -> Tensor:
+    """`x`, contiguous and at a multiple of 16 bytes, as tile loads ask for."""
+    x = x.contiguous()
+    return x if x.data_ptr() % 16 == 0 else x.clone()
+
+
 def refuses_device(device: torch.device) -> str:
     """Why no Triton kernel can run on this device; empty if one can."""
     if device.type != "cuda":

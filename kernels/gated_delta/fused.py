@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.gated_delta.tiles import DTYPES, largest_key, padded_sizes, tile
+from hybridsearch.kernels.registration import refuses_device
 
 SHORTEST_SEGMENT = 512
 """Tokens; a shorter segment would pay more for its transition than it gains."""
@@ -26,13 +27,7 @@ def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
 
 def refuses_step(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     """Why the decoding step cannot serve this device; it takes any size and, but for float64, any dtype."""
-    if device.type != "cuda":
-        return f"needs cuda, found {device.type}"
-    if not torch.cuda.is_available():
-        return "needs cuda, found no such device"
-    if torch.cuda.get_device_capability(device)[0] < 8:
-        return "needs compute capability 8.0 or more"
-    return "keeps states in float32, found float64" if dtype == torch.float64 else ""
+    return refuses_device(device) or ("keeps states in float32, found float64" if dtype == torch.float64 else "")
 
 
 def gated_delta_rule(

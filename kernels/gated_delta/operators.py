@@ -7,8 +7,6 @@ into segments, each is run from a zero state together with its transition before
 Axes as in `triton_forward`: X = B HV, N chunks of C tokens, G segments.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -25,9 +23,7 @@ from hybridsearch.kernels.gated_delta.triton_forward import (
     segment_kernel,
 )
 from hybridsearch.kernels.gated_delta.triton_step import step_kernel
-
-LIBRARY = torch.library.Library("hybridsearch", "FRAGMENT")  # type: ignore[no-untyped-call]
-"""Operators are defined here directly: `custom_op` looks for aliases at every call, 0.5 ms on torch 2.11."""
+from hybridsearch.kernels.registration import aligned, define, differentiate, on
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -56,7 +52,7 @@ def _gated_delta(
 
     Errors and states are empty unless `train`, transitions unless there is more than one segment.
     """
-    q, k, v = (_aligned(x) for x in (q, k, v))
+    q, k, v = (aligned(x) for x in (q, k, v))
     output, last, inverse, scores, gates, errors, befores, transitions = _outputs(q, k, v, segments, train)
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
     rows = v.shape[0] * value_heads
@@ -65,7 +61,7 @@ def _gated_delta(
     plane = rows * chunks * size
     sizes = {"K": key_size, "C": size, "GATED": g is not None, "PRECISION": _precision(v.dtype)}
     keys, solve = _tokens(k, key_size), _flat(inverse, size, size)
-    with _on(q):
+    with on(q):
         chosen = tile("prepare", key_size, value_size, v.dtype)
         prepare_kernel[(rows * chunks,)](
             q, k, None if g is None else g.contiguous(), beta.contiguous(),
@@ -147,7 +143,7 @@ def _gated_delta_backward(
     lasting: Tensor | None = None,
 ) -> Gradients:
     """Gradients of q and k (for each value head: [B, T, HV, K]), v, g (float32), beta, the first state, `lasting`."""
-    q, k, d_output = (_aligned(x) for x in (q, k, d_output))
+    q, k, d_output = (aligned(x) for x in (q, k, d_output))
     d_q, d_k, d_v, d_g, d_beta, d_initial, d_lasting = _gradients(q, v, beta, lasting)
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
     rows = v.shape[0] * value_heads
@@ -156,7 +152,7 @@ def _gated_delta_backward(
     plane = rows * chunks * size
     d_afters = torch.empty_like(befores)
     sizes = {"K": key_size, "V": value_size, "C": size, "GATED": gated, "PRECISION": _precision(v.dtype)}
-    with _on(q):
+    with on(q):
         chosen = tile("values_backward", key_size, value_size, v.dtype)
         columns = value_size // chosen.columns
         d_ends = None if d_last is None else d_last.mT.contiguous()
@@ -240,18 +236,6 @@ def _backward(ctx: Any, d_output: Tensor | None, d_last: Tensor | None, *_: None
     return d_q, d_k, d_v, d_g, d_beta, d_initial, None, None, None, d_lasting
 
 
-def _on(x: Tensor) -> AbstractContextManager[Any]:
-    """Triton launches on the current device: makes that the device of `x`."""
-    away = x.is_cuda and x.device.index != torch.cuda.current_device()
-    return torch.cuda.device(x.device) if away else nullcontext()
-
-
-def _aligned(x: Tensor) -> Tensor:
-    """`x`, contiguous and at a multiple of 16 bytes, as tile loads ask for."""
-    x = x.contiguous()
-    return x if x.data_ptr() % 16 == 0 else x.clone()
-
-
 def _tokens(x: Tensor, columns: int) -> TensorDescriptor:
     """Tiles [1, C, columns] of [B, T, H D]; what lies behind the last token of the last sequence loads as zeros."""
     batch, tokens, heads, size = x.shape
@@ -288,7 +272,7 @@ def _gated_delta_step(
     batch, value_heads, value_size = v.shape
     key_size = k.shape[-1]
     columns = min(32, triton.next_power_of_2(value_size))
-    with _on(q):
+    with on(q):
         step_kernel[(batch * value_heads * -(-value_size // columns),)](
             q, k, v, None if g is None else g.contiguous(), beta, state, output, after, scale,
             k.shape[1], value_heads, key_size, value_size,
@@ -303,21 +287,14 @@ def _fake_gated_delta_step(
     return v.new_empty(v.shape), state.new_empty(state.shape)
 
 
-def _define(name: str, schema: str, run: Callable[..., Any], fake: Callable[..., Any]) -> Any:
-    LIBRARY.define(f"{name}{schema}", tags=(torch.Tag.pt2_compliant_tag,))  # type: ignore[no-untyped-call]
-    LIBRARY.impl(name, run, "CompositeExplicitAutograd")  # type: ignore[no-untyped-call]
-    torch.library.register_fake(f"hybridsearch::{name}", fake, lib=LIBRARY)
-    return getattr(torch.ops.hybridsearch, name).default
-
-
-gated_delta = _define(
+gated_delta = define(
     "gated_delta",
     "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor beta, Tensor? initial_state, float scale, SymInt segments, "
     "bool train, Tensor? lasting=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _gated_delta,
     _fake_gated_delta,
 )
-gated_delta_backward = _define(
+gated_delta_backward = define(
     "gated_delta_backward",
     "(Tensor d_output, Tensor? d_last, Tensor q, Tensor k, Tensor v, Tensor beta, Tensor inverse, Tensor scores, "
     "Tensor gates, Tensor errors, Tensor befores, Tensor transitions, float scale, SymInt segments, bool gated, "
@@ -325,10 +302,10 @@ gated_delta_backward = _define(
     _gated_delta_backward,
     _fake_gated_delta_backward,
 )
-gated_delta_step = _define(
+gated_delta_step = define(
     "gated_delta_step",
     "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor beta, Tensor state, float scale) -> (Tensor, Tensor)",
     _gated_delta_step,
     _fake_gated_delta_step,
 )
-torch.library.register_autograd("hybridsearch::gated_delta", _backward, setup_context=_keep, lib=LIBRARY)
+differentiate("gated_delta", _keep, _backward)

@@ -30,7 +30,7 @@ from hybridsearch.kernels.kimi_delta.triton_forward import (
     steep_pairs_kernel,
 )
 from hybridsearch.kernels.kimi_delta.triton_step import step_kernel
-from hybridsearch.kernels.registration import define, differentiate, on
+from hybridsearch.kernels.registration import aligned, define, differentiate, on
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -161,7 +161,7 @@ def _kimi_delta_backward(
     segments: int,
 ) -> Gradients:
     """Gradients of q and k (for each value head: [B, T, HV, K]), v, and in float32 of g, beta and the initial state."""
-    q, k, beta, d_output = q.contiguous(), k.contiguous(), beta.contiguous(), _aligned(d_output)
+    q, k, beta, d_output = q.contiguous(), k.contiguous(), beta.contiguous(), aligned(d_output)
     d_q, d_k, d_v, d_g, d_beta, d_initial = gradients = _gradients(q, d_output, beta)
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *d_output.shape[2:]
     kind = d_output.dtype
@@ -261,12 +261,6 @@ def _backward(ctx: Any, d_output: Tensor | None, d_last: Tensor | None, *_: None
         d_q, d_k = (x.view(*x.shape[:2], k.shape[2], groups, -1).sum(3) for x in (d_q, d_k))
     d_beta = d_beta.to(beta.dtype)
     return d_q, d_k, d_v, d_g, d_beta, d_initial if ctx.started else None, None, None, None
-
-
-def _aligned(x: Tensor) -> Tensor:
-    """`x`, contiguous and at a multiple of 16 bytes, as tile loads ask for."""
-    x = x.contiguous()
-    return x if x.data_ptr() % 16 == 0 else x.clone()
 
 
 def _tokens(x: Tensor, columns: int) -> TensorDescriptor:

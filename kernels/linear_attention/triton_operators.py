@@ -26,7 +26,7 @@ from hybridsearch.kernels.linear_attention.triton_forward import (
 )
 from hybridsearch.kernels.linear_attention.triton_step import step_kernel
 from hybridsearch.kernels.linear_attention.triton_tiles import CHUNK, padded_size, tile
-from hybridsearch.kernels.registration import define, differentiate, on
+from hybridsearch.kernels.registration import aligned, define, differentiate, on
 
 SHORTEST_SEGMENT = 8
 """Chunks; a shorter segment would move more state than tokens."""
@@ -76,7 +76,7 @@ def _gated_linear(
 
     Reads, writes and A are empty with one decay a head, the states unless `train`. No `segments` (0): as many as serve.
     """
-    q, k, v, g = (_aligned(x) for x in (q, k, v, g))
+    q, k, v, g = (aligned(x) for x in (q, k, v, g))
     vector = g.dim() == 4
     output, last, gates, reads, writes, scores, befores = _outputs(q, k, v, train, vector)
     batch, tokens, heads, key_size = q.shape
@@ -159,7 +159,7 @@ def _gated_linear_backward(
     vector: bool,
 ) -> Gradients:
     """Gradients of q, k, v, g (float32) and the initial state."""
-    q, k, v, d_output = (_aligned(x) for x in (q, k, v, d_output))
+    q, k, v, d_output = (aligned(x) for x in (q, k, v, d_output))
     d_q, d_k, d_v, d_g, d_initial = _gradients(q, k, v, vector)
     batch, tokens, heads, key_size = q.shape
     value_size, rows = v.shape[-1], batch * heads
@@ -278,12 +278,6 @@ def _edges(
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
     return edges
-
-
-def _aligned(x: Tensor) -> Tensor:
-    """`x`, contiguous and at a multiple of 16 bytes, as tile loads ask for."""
-    x = x.contiguous()
-    return x if x.data_ptr() % 16 == 0 else x.clone()
 
 
 def _tokens(x: Tensor, columns: int) -> TensorDescriptor:

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from hybridsearch.kernels.registration import define, differentiate, on
+from hybridsearch.kernels.registration import aligned, define, differentiate, on
 from hybridsearch.kernels.token_routing.triton_attention import (
     BLOCK,
     forward_kernel,
@@ -57,7 +57,7 @@ OTHER_CHUNKS = {
 
 def _routed_softmax(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, scale: float, chunk: int, reads_own: bool) -> Saved:
     """Output, sums, the listed blocks and how many lie before each; `gate` [B, N, H] is 1 for softmax-typed chunks."""
-    q, k, v, gate = _aligned(q), _aligned(k), _aligned(v), gate.contiguous()
+    q, k, v, gate = aligned(q), aligned(k), aligned(v), gate.contiguous()
     output, sums, listed, before = _outputs(q, v, gate)
     sizes = _sizes(q, v, chunk, reads_own)
     chosen = tile("forward", q, v, chunk)
@@ -106,7 +106,7 @@ def _routed_softmax_backward(
     reads_own: bool,
 ) -> Gradients:
     """Gradients of q, k and v, and for each softmax head that of the gate, [B, A, N]."""
-    q, k, v, d_output, gate = _aligned(q), _aligned(k), _aligned(v), _aligned(d_output), gate.contiguous()
+    q, k, v, d_output, gate = aligned(q), aligned(k), aligned(v), aligned(d_output), gate.contiguous()
     d_q, d_k, d_v, columns = _gradients(q, k, v, gate, chunk)
     sizes = _sizes(q, v, chunk, reads_own)
     deltas = torch.empty_like(sums)
@@ -185,12 +185,6 @@ def tile(kernel: str, q: Tensor, v: Tensor, chunk: int) -> Tile:
 def _sizes(q: Tensor, v: Tensor, chunk: int, reads_own: bool) -> dict[str, Any]:
     precision = "tf32x3" if q.dtype == torch.float32 else "tf32"
     return {"K": q.shape[-1], "V": v.shape[-1], "C": chunk, "READS_OWN": reads_own, "PRECISION": precision}
-
-
-def _aligned(x: Tensor) -> Tensor:
-    """`x`, contiguous and at a multiple of 16 bytes, as tile loads ask for."""
-    x = x.contiguous()
-    return x if x.data_ptr() % 16 == 0 else x.clone()
 
 
 def _tokens(x: Tensor, rows: int = BLOCK.value) -> TensorDescriptor:
