@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hybridsearch.search.throughput import learn
 from hybridsearch.search_spaces import catalog
 from hybridsearch.spec.canonical import parse
 from hybridsearch.tabular import parquet
@@ -28,3 +29,15 @@ def test_its_candidates_lie_in_its_space() -> None:
     space = catalog.load(table.about.space)
     assert space.size() == 4038
     assert not any(space.violations(parse(candidate.canonical)) for candidate in table.candidates.values())
+
+
+def test_its_throughputs_are_foretold_as_the_documentation_says() -> None:
+    table = parquet.read(SHIPPED)
+    finals = table.finals()
+    architectures = [parse(table.candidates[digest].canonical) for digest in finals]
+    model = learn(architectures, [metrics["decode_tokens_per_second"] for metrics in finals.values()])
+    assert model is not None
+    assert (len(model.seconds), round(model.error.median, 3), round(model.error.most, 3)) == (9, 0.026, 0.062)
+    documentation = (ROOT / "docs" / "search.md").read_text()
+    assert "2.6 % at the median" in documentation
+    assert "6.2 % in nine" in documentation
