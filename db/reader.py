@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from hybridsearch.db import candidates, reports, studies, trials
+from hybridsearch.db import candidates, events, reports, studies, trials
 from hybridsearch.db.records import EventRecord, Final, StudyRecord, Tally, TrialRecord
 from hybridsearch.db.transactions import Transactions
 from hybridsearch.trial import Candidate, Report, TrialState
@@ -90,3 +90,8 @@ class Reader:
         """Events with an id above `after`, oldest first: the first `limit` of them, or with `newest` the last."""
         with self._transactions.read() as connection:
             return studies.find_events(connection, studies.study_id(connection, study), after, limit, newest)
+
+    def events_of(self, study: str, trials: Collection[int], kinds: Collection[str] = ()) -> list[EventRecord]:
+        """Events that are about one of the trials, or of one of the kinds, oldest first; best for a few trials."""
+        with self._transactions.read() as connection:
+            return events.find_events_of(connection, studies.study_id(connection, study), trials, kinds)

@@ -22,6 +22,7 @@ class FailureReason(StrEnum):
     NOT_A_NUMBER = "not a number"
     TIMED_OUT = "timed out"
     WORKER_LOST = "worker lost"
+    SLOW_WORKER = "slow worker"
     KERNEL = "kernel failure"
     DISK_FULL = "disk full"
     ERROR = "error"

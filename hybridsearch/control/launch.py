@@ -120,7 +120,10 @@ def resume(
     with Store.open(places.store, create=False, clock=clock.stamp if clock else time.time) as store:
         record = store.study(study)
         if clock is not None:
-            clock.epoch, clock.now = record.created, record.elapsed
+            clock.epoch = record.created
+            clock.now = (
+                max((e.time for e in store.events(study, limit=1, newest=True)), default=clock.epoch) - clock.epoch
+            )
         settings = change(recorded_settings(record))
         space = yaml_files.Document.of(json.loads(record.space_json), f"space of study {study}")
         renewed = plan(settings, space, places)
@@ -151,6 +154,8 @@ def _run(
     try:
         if resumed:
             store.renew(study, plan.settings.model_dump_json())
+        if clock is not None:  # what a kill kept from the last heartbeat
+            store.heartbeat(study, clock.now - store.study(study).elapsed)
         settings_yaml = _write_settings(plan, study)
         reporter = open_reporter(plan.places.tracking)
         try:

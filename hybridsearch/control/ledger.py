@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from hybridsearch.control.candidates import NewTrial
 from hybridsearch.control.confirming import pooled
+from hybridsearch.control.interrupted import CONFIRM, comes_again, interruption
 from hybridsearch.control.observing import observation
 from hybridsearch.control.standing import empty_front
 from hybridsearch.db.records import TrialRecord
@@ -55,6 +56,8 @@ class Ledger:
         """Trials that pause at a rung and may be promoted."""
         for trial in sorted(store.trials(study), key=lambda t: (t.ended or 0.0, t.number)):
             self._remember(trial)
+        self.interruption = interruption(store, study, self.unfinished, confirms=bool(settings.confirm))
+        """What the search was doing when it was interrupted."""
 
     # what is known
 
@@ -160,7 +163,7 @@ class Ledger:
         """Record that a finished trial was measured again with further seeds: it may leave the front, or be joined."""
         report = pooled(self._trials[trial].reports[-1], further, self._ladder.top + 1)
         spread = f"{self._settings.confirm} further seeds; recall {report.metrics.get('recall', math.nan):.3f} over all"
-        event = Event(kind="confirm", message=spread, trial=trial, rung=report.rung)
+        event = Event(kind=CONFIRM, message=spread, trial=trial, rung=report.rung)
         self._store.record(self.study, report, event=event)
         self._reporter.rung(trial, report, spread)
         self._refresh(trial)
@@ -183,16 +186,16 @@ class Ledger:
 
     def waits_again(self, failure: Failure, follows: str) -> None:
         """Record that a trial goes back to the queue, and how it will come again."""
-        self._move(failure.trial, TrialState.WAITING, f"{failure.reason}: {failure.message}; {follows} follows")
+        self._move(failure.trial, TrialState.WAITING, comes_again(failure, follows))
 
     def paused(self, trial: int) -> None:
         """Record that a trial has put down its work."""
         self._move(trial, TrialState.PAUSED, "its checkpoint waits for a resume")
         self._reporter.trial_ended(trial, TrialState.PAUSED, "interrupted", on_front=False)
 
-    def note(self, kind: str, message: str) -> None:
-        """Record an event of the whole search."""
-        event = Event(kind=kind, message=message)
+    def note(self, kind: str, message: str, trial: int | None = None) -> None:
+        """Record an event of the whole search, or about one trial."""
+        event = Event(kind=kind, message=message, trial=trial)
         self._store.add_event(self.study, event)
         self._listener(event)
 

@@ -5,12 +5,13 @@ has reported and repeats nothing that was recorded.
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from pathlib import Path
 
 from hybridsearch.control import budget
 from hybridsearch.control.confirming import confirmation
+from hybridsearch.control.interrupted import CONFIRM, CONFIRMING
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.places import Places
 from hybridsearch.control.proposer import Plan, Proposer
@@ -26,6 +27,8 @@ __all__ = ["Controller", "Plan", "drain_flag"]
 
 LARGER_SHARE = 2.0
 """Of a worker's cores and GPU, for a trial that ran out of memory: fewer others are beside it then."""
+ONCE_MORE = {FailureReason.OUT_OF_MEMORY: 1, FailureReason.SLOW_WORKER: 1}
+"""Attempts that follow a failure for these reasons; those after a lost worker are set by `workers.retries`."""
 BEAT_SECONDS = 5.0
 """Time between two signs of life in the store."""
 SHOW_SECONDS = 0.5
@@ -45,10 +48,14 @@ class Controller:
         self._beat = clock()
         self._shown = 0.0
         self._ladder = Ladder.of_search(plan.settings)
-        self._queue = deque(ledger.unfinished)
+        self._begun = dict(ledger.interruption.begun)
+        self._attempts = Counter(ledger.interruption.attempts)
+        finished = [trial for trial in self._begun if ledger.record(trial).state.final]
+        self._queue = deque(
+            dict.fromkeys(trial for trial in (*self._begun, *ledger.unfinished) if trial not in finished)
+        )
+        self._unconfirmed = finished
         self._out: set[int] = set()
-        self._losses: dict[int, int] = {}
-        self._shares: dict[int, float] = {}
         self._confirming: set[int] = set()
         self._unconfirmable: set[int] = set()
         self._draining = False
@@ -75,8 +82,7 @@ class Controller:
         if number is not None:
             return self._job(number)
         if (again := self._to_confirm()) is not None:
-            self._confirming.add(again)
-            return confirmation(self._job(again), self._ledger.record(again), self._plan.settings)
+            return self._confirmation(again)
         if self.finished:
             self._leave_behind()
         return None
@@ -100,14 +106,18 @@ class Controller:
         if trial not in self._confirming and self._ledger.record(trial).state is not TrialState.RUNNING:
             self._ledger.started(trial)
 
+    def begun(self, trial: int) -> float | None:
+        """When the work that a job goes on with was begun, in the store's time; none if it begins. Asked for once."""
+        return self._begun.pop(trial, None)
+
     def report(self, report: Report) -> Action:
         """Record a report, and say whether the trial goes on. A report that is known already changes nothing."""
         trial = report.trial
-        known = self._ledger.record(trial)
         if trial in self._confirming:
             self._put_down(trial)
             self._ledger.confirmed(trial, report)
             return Action.FINISH
+        known = self._ledger.record(trial)
         if known.state.final:
             return Action.STOP
         if any(report.rung == earlier.rung for earlier in known.reports):
@@ -131,27 +141,30 @@ class Controller:
     def failed(self, failure: Failure) -> None:
         """Record a failure, or let the trial come again.
 
-        It comes again a bounded number of times if its worker was lost, and once, with a larger share of the machine,
-        if it ran out of memory.
+        It comes again a bounded number of times, over all resumes: if its worker was lost, once with a larger share of
+        the machine if it ran out of memory, and once if its worker was slow, which is no failure.
         """
         trial = failure.trial
         if trial in self._confirming:
             self._unconfirmable.add(trial)
-            self._ledger.note("confirm", f"trial {trial} could not be measured again: {failure.message}")
+            self._ledger.note(CONFIRM, f"trial {trial} could not be measured again: {failure.message}", trial)
         self._put_down(trial)
         if self._ledger.record(trial).state.final:
             return
-        lost = self._losses.get(trial, 0)
-        if failure.reason is FailureReason.WORKER_LOST and lost < self._plan.settings.workers.retries:
-            self._losses[trial] = lost + 1
-            self._ledger.waits_again(failure, f"attempt {lost + 2}")
-            self._queue.append(trial)
-        elif failure.reason is FailureReason.OUT_OF_MEMORY and trial not in self._shares:
-            self._shares[trial] = LARGER_SHARE
-            self._ledger.waits_again(failure, f"another attempt with {LARGER_SHARE:g} times the share of the machine")
-            self._queue.append(trial)
-        else:
+        if not self.comes_again(trial, failure.reason):
             self._ledger.failed(failure)
+            return
+        self._attempts[trial, failure.reason] += 1
+        follows = f"attempt {self._attempts[trial, failure.reason] + 1}"
+        if failure.reason is FailureReason.OUT_OF_MEMORY:
+            follows = f"another attempt with {LARGER_SHARE:g} times the share of the machine"
+        self._ledger.waits_again(failure, follows)
+        self._queue.append(trial)
+
+    def comes_again(self, trial: int, reason: FailureReason) -> bool:
+        """Whether the trial goes back to the queue, should it fail for this reason now."""
+        most = {FailureReason.WORKER_LOST: self._plan.settings.workers.retries, **ONCE_MORE}
+        return self._attempts[trial, reason] < most.get(reason, 0)
 
     def paused(self, trial: int) -> None:
         """The trial has put down its work for a later resume."""
@@ -216,7 +229,16 @@ class Controller:
         if not self._plan.settings.confirm or not self._settled:
             return None
         tried = self._confirming | self._unconfirmable
-        return next((trial for trial in self._ledger.unconfirmed if trial not in tried), None)
+        candidates = (*self._unconfirmed, *self._ledger.unconfirmed)
+        return next((trial for trial in candidates if trial not in tried), None)
+
+    def _confirmation(self, trial: int) -> Job:
+        self._confirming.add(trial)
+        if trial in self._unconfirmed:
+            self._unconfirmed.remove(trial)
+        else:
+            self._ledger.note(CONFIRMING, f"trial {trial} is measured again, with further seeds", trial)
+        return confirmation(self._job(trial), self._ledger.record(trial), self._plan.settings)
 
     def _put_down(self, trial: int) -> None:
         self._out.discard(trial)
@@ -255,7 +277,7 @@ class Controller:
             evaluation=settings.evaluation.model_dump_json(),
             folder=str(self._plan.places.trial(self._ledger.study, number)),
             timeout_seconds=settings.workers.timeout_minutes * 60,
-            share=self._shares.get(number, 1.0),
+            share=LARGER_SHARE if self._attempts[number, FailureReason.OUT_OF_MEMORY] else 1.0,
         )
 
 

@@ -2,13 +2,15 @@
 
 The controller, its scheduler, its samplers and its store are the same as in a search that trains. Only time differs: a
 report arrives after the seconds that it names, the events of all workers happen in the order of their times, and what
-the store records is simulated time. Equal seeds give equal searches.
+the store records is simulated time. Equal seeds give equal searches, killed and resumed ones included: a trial that was
+under way goes on as if it had never been interrupted.
 """
 
 import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from operator import attrgetter
 
 from hybridsearch.control.loop import Controller
 from hybridsearch.errors import TrialFailure
@@ -17,6 +19,9 @@ from hybridsearch.trial import Evaluator, Failure, Job, Report
 
 WORKERS = 4
 """Simulated workers where the settings name no number."""
+TICKS = 2.0**20
+"""A second, in units of simulated time. Unix seconds of today have a resolution of 2**-22 s, so that the sum of `epoch`
+and a whole number of units is exact, and a resumed search finds the very times of the one that was killed."""
 
 
 @dataclass(slots=True)
@@ -33,6 +38,11 @@ class Clock:
     def stamp(self) -> float:
         """Unix seconds, as the store records them."""
         return self.epoch + self.now
+
+    def after(self, seconds: float, begun: float | None) -> float:
+        """When work of so many seconds is over that began at `begun`, in Unix seconds (now, if none)."""
+        start = self.now if begun is None else begun - self.epoch
+        return max(self.now, start + round(seconds * TICKS) / TICKS)
 
 
 @dataclass(order=True, slots=True)
@@ -58,19 +68,19 @@ def run(controller: Controller, evaluator: Evaluator, workers: int, clock: Clock
     events: list[_Event] = []
     numbers = count()
 
-    def wait_for(job: Job, rest: Iterator[Report]) -> None:
+    def wait_for(job: Job, rest: Iterator[Report], begun: float | None = None) -> None:
         said = _next(rest)
         seconds = said.seconds if isinstance(said, Report) else 0.0
-        heapq.heappush(events, _Event(clock.now + seconds, next(numbers), job, said, rest))
+        heapq.heappush(events, _Event(clock.after(seconds, begun), next(numbers), job, said, rest))
 
     while True:
         while len(events) < workers and (job := controller.next_job()) is not None:
             controller.started(job.trial)
-            wait_for(job, evaluator(job))
+            wait_for(job, evaluator(job), controller.begun(job.trial))
         if not events:
             return
         if controller.draining:
-            for event in sorted(events):
+            for event in sorted(events, key=attrgetter("order")):
                 controller.paused(event.job.trial)
             controller.tick()
             return

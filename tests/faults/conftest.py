@@ -26,7 +26,7 @@ replay: table.parquet
 seed: 4
 sampler: nsga2
 budget: {trials: 250}
-workers: {count: 1}
+workers: {count: 4}
 """
 Start = Callable[..., "subprocess.Popen[bytes]"]
 
@@ -45,9 +45,8 @@ def _candidate(architecture: Architecture) -> Candidate:
 def _report(rung: int, ability: float, speed: float) -> Report:
     recall = ability * (rung + 1) / 3
     metrics = {"recall": recall, "answer_loss": 1 - recall, "decode_tokens_per_second": speed}
-    return Report(
-        trial=0, rung=rung, steps=EVALUATION.rungs.steps[rung], metrics=metrics, seconds=1.0, device="a machine"
-    )
+    steps = EVALUATION.rungs.steps[rung]
+    return Report(trial=0, rung=rung, steps=steps, metrics=metrics, seconds=steps / speed, device="a machine")
 
 
 @pytest.fixture(scope="session")

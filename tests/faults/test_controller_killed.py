@@ -1,5 +1,7 @@
 """kill -9 of the controller at random moments of one search, over and over: nothing is lost, nothing is done twice.
 
+Four simulated workers have trials under way at every kill; the resumed search ends at the same trials, times and front.
+
 `HYBRIDSEARCH_KILLS=50 pytest tests/faults` is the whole drill; in the usual tests there are fewer kills.
 """
 
@@ -39,9 +41,10 @@ def wait_for_progress(folder: Path, process: Any, known: int) -> None:
 
 
 def outcome(ended: dict[int, Any]) -> list[tuple[Any, ...]]:
-    """What a search proposed and measured: all but the times."""
+    """What a search proposed, measured and decided, and how long after its begin."""
+    begin = ended[0].created
     return [
-        (t.number, t.candidate.hash, t.sampler, t.parents, t.state, [(r.rung, dict(r.metrics)) for r in t.reports])
+        (t.number, t.candidate.hash, t.sampler, t.parents, t.state, t.message, t.reports, (t.ended or 0.0) - begin)
         for t in ended.values()
     ]
 
