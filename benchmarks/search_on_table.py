@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -82,9 +82,17 @@ class MemoryStore:
         """All trials."""
         return list(self.kept)
 
+    def some_trials(self, study: str, numbers: Sequence[int]) -> list[TrialRecord]:
+        """Some trials."""
+        return [self.kept[number] for number in numbers]
+
     def trial(self, study: str, number: int) -> TrialRecord:
         """One trial."""
         return self.kept[number]
+
+    def batches(self, study: str) -> Iterator[list[TrialRecord]]:
+        """All trials at once."""
+        yield list(self.kept)
 
     def waiting_at_rung(self, study: str) -> set[int]:
         """Nobody waits when a search begins."""

@@ -88,7 +88,7 @@ def _throughput_rows(store: "Store", study: str) -> list[dict[str, Any]]:
 
     trials = store.trials(study)
     metrics = dict.fromkeys(m for t in trials for r in t.reports for m in r.metrics if WORD in m and "/" in m)
-    models = {metric: model_of(trials, metric) for metric in metrics}
+    models = {metric: model_of(reversed(trials), metric) for metric in metrics}
     return [
         {
             "metric": metric,

@@ -18,15 +18,15 @@ COLUMNS = (
 """What makes a `Candidate`, of the candidate and of the trial that counted it."""
 
 
-def insert_candidate(connection: Connection, candidate: Candidate) -> None:
-    """Add a candidate unless its hash is there."""
+def insert_candidate(connection: Connection, candidate: Candidate) -> bool:
+    """Add a candidate unless its hash is there; whether it was added."""
     values = {
         "hash": candidate.hash,
         "canonical": candidate.canonical,
         "name": candidate.name,
         "parameters": candidate.parameters,
     }
-    insert_new(connection, CandidateRow, values)
+    return insert_new(connection, CandidateRow, values)
 
 
 def find_candidate(connection: Connection, digits: str, study: str | None) -> Candidate:

@@ -1,11 +1,14 @@
 """What can be asked of a store; nothing here writes."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from hybridsearch.db import candidates, events, reports, studies, trials
 from hybridsearch.db.records import EventRecord, Final, StudyRecord, Tally, TrialRecord
 from hybridsearch.db.transactions import Transactions
 from hybridsearch.trial import Candidate, Report, TrialState
+
+BATCH = 500
+"""Trials that are loaded at once where all of them are passed over: about 5 MB."""
 
 
 class Reader:
@@ -52,8 +55,15 @@ class Reader:
             key = studies.study_id(connection, study)
             return trials.load_trials(connection, key, study, states)
 
+    def batches(self, study: str, size: int = BATCH, *, newest_first: bool = False) -> Iterator[list[TrialRecord]]:
+        """All trials in batches of neighbours, by number in each: never all in memory at once, nor of one snapshot."""
+        with self._transactions.read() as connection:
+            starts = range(0, trials.count(connection, studies.study_id(connection, study)), size)
+        for start in reversed(starts) if newest_first else starts:
+            yield self.some_trials(study, range(start, start + size))
+
     def some_trials(self, study: str, numbers: Collection[int]) -> list[TrialRecord]:
-        """The study's trials of these numbers, by number; unknown numbers are left out. Best for hundreds at most."""
+        """The study's trials of these numbers, by number; unknown ones are left out. Best for a range, or hundreds."""
         with self._transactions.read() as connection:
             key = studies.study_id(connection, study)
             return trials.load_trials(connection, key, study, numbers=numbers)

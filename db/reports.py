@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Select, Text, cast, select
+from sqlalchemy import Connection, Select, Text, bindparam, cast, select
 
 from hybridsearch.db.studies import storable
 from hybridsearch.db.tables import AnyRow, ReportRow, StudyRow, TrialRow, insert_new
@@ -14,6 +14,17 @@ from hybridsearch.trial import Measurement, Report, TrialState
 
 PARSED_TOGETHER = 2000
 """Rows whose JSON is parsed in one call."""
+FIRST_FINISHED = (
+    select(TrialRow.study_id, TrialRow.number)
+    .join(StudyRow, StudyRow.id == TrialRow.study_id)
+    .where(
+        TrialRow.candidate_hash == bindparam("hash"),
+        TrialRow.state == TrialState.FINISHED.value,
+        StudyRow.evaluation_digest == bindparam("digest"),
+    )
+    .order_by(TrialRow.ended, TrialRow.study_id, TrialRow.number)
+    .limit(1)
+)
 
 
 def insert_report(connection: Connection, key: int, report: Report, now: float) -> bool:
@@ -68,19 +79,10 @@ def load_reports(connection: Connection, query: Select[*tuple[Any, ...]]) -> lis
 
 def find_cached(connection: Connection, candidate_hash: str, digest: str) -> tuple[Report, ...]:
     """The reports of the first finished trial of the candidate in any study of that digest; empty if none."""
-    query = (
-        select(TrialRow.study_id, TrialRow.number)
-        .join(StudyRow, StudyRow.id == TrialRow.study_id)
-        .where(
-            TrialRow.candidate_hash == candidate_hash,
-            TrialRow.state == TrialState.FINISHED.value,
-            StudyRow.evaluation_digest == digest,
-        )
-        .order_by(TrialRow.ended, TrialRow.study_id, TrialRow.number)
-        .limit(1)
-    )
-    first = connection.execute(query).one_or_none()
-    if first is None or not digest:
+    if not digest:
+        return ()
+    first = connection.execute(FIRST_FINISHED, {"hash": candidate_hash, "digest": digest}).one_or_none()
+    if first is None:
         return ()
     return tuple(load_reports(connection, reports(first.study_id).where(ReportRow.trial == first.number)))
 

@@ -167,10 +167,10 @@ class Store(Reader):
         }
         with self._transactions.write_study(study) as (connection, key):
             now = self._clock()
-            number = trials.insert_trial(connection, key, candidate, values, now)
-            event = Event(kind=state.value, message=note or f"proposed by {sampler}", trial=number)
+            added = trials.insert_trial(connection, key, study, candidate, values, now)
+            event = Event(kind=state.value, message=note or f"proposed by {sampler}", trial=added.number)
             studies.insert_event(connection, key, event, now)
-            return trials.load_trials(connection, key, study, number=number)[0]
+            return added
 
     def set_state(
         self,

@@ -7,8 +7,10 @@ studies --< trials >-- candidates        one row a trial, one row an architectur
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
+import sqlalchemy
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -143,12 +145,20 @@ class EventRow(Table):
     message: Mapped[str]
 
 
+def plain(table: type[Table]) -> sqlalchemy.Table:
+    """The table without its mapping: statements that change it need none."""
+    return Table.metadata.tables[table.__tablename__]
+
+
 def insert_new(connection: Connection, table: type[Table], values: Mapping[str, Any]) -> bool:
     """Insert a row unless one with its key is there; whether it was inserted."""
+    statement = _insert_new(connection.dialect.name, table)
+    return connection.execute(statement, values, execution_options={"preserve_rowcount": True}).rowcount == 1
+
+
+@cache
+def _insert_new(dialect: str, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
     # Both databases spell ON CONFLICT alike, but SQLAlchemy keeps it in a class for each.
-    options = {"preserve_rowcount": True}
-    if connection.dialect.name == "postgresql":
-        theirs = postgresql.insert(table).values(values).on_conflict_do_nothing()
-        return connection.execute(theirs, execution_options=options).rowcount == 1
-    ours = sqlite.insert(table).values(values).on_conflict_do_nothing()
-    return connection.execute(ours, execution_options=options).rowcount == 1
+    if dialect == "postgresql":
+        return postgresql.insert(plain(table)).on_conflict_do_nothing()
+    return sqlite.insert(plain(table)).on_conflict_do_nothing()

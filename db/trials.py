@@ -6,13 +6,13 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from hybridsearch.db.candidates import COLUMNS, candidate_of, insert_candidate
 from hybridsearch.db.records import Final, Tally, TrialRecord
 from hybridsearch.db.reports import insert_report, load_reports, reports
 from hybridsearch.db.studies import LARGEST_INTEGER, storable
-from hybridsearch.db.tables import AnyRow, CandidateRow, ReportRow, TrialRow
+from hybridsearch.db.tables import AnyRow, CandidateRow, ReportRow, TrialRow, plain
 from hybridsearch.errors import FailureReason, InvalidSetting
 from hybridsearch.trial import Candidate, Report, TrialState
 
@@ -36,9 +36,21 @@ TRANSITIONS: Mapping[TrialState, tuple[TrialState, ...]] = {
 """States that may follow a state; those not listed are final."""
 INITIAL = (TrialState.WAITING, TrialState.SCREENED)
 
+# Built once, as in `studies`.
+INSERT_TRIAL = insert(plain(TrialRow))
+HIGHEST = select(func.max(TrialRow.number)).where(TrialRow.study_id == bindparam("key"))
+THIS = (TrialRow.study_id == bindparam("key"), TrialRow.number == bindparam("which"))
+STANDS = select(TrialRow.state, TrialRow.started).where(*THIS)
+CHANGE = update(plain(TrialRow)).where(*THIS)
+LATEST_RUNG = select(func.max(ReportRow.rung)).where(
+    ReportRow.study_id == bindparam("key"), ReportRow.trial == bindparam("which")
+)
 
-def insert_trial(connection: Connection, key: int, candidate: Candidate, values: Mapping[str, Any], now: float) -> int:
-    """Add a candidate and its trial; returns the trial's number. The study must be locked.
+
+def insert_trial(
+    connection: Connection, key: int, study: str, candidate: Candidate, values: Mapping[str, Any], now: float
+) -> TrialRecord:
+    """Add a candidate and its trial; returns the trial as it will be read back. The study must be locked.
 
     Raises:
         InvalidSetting: the state is no first state, or the seed too large.
@@ -49,23 +61,31 @@ def insert_trial(connection: Connection, key: int, candidate: Candidate, values:
         raise InvalidSetting(f"a new trial cannot be {state.value}; it is {allowed}")
     if not 0 <= values["seed"] <= LARGEST_INTEGER:
         raise InvalidSetting(f"seed {values['seed']} is out of range; choose one from 0 to {LARGEST_INTEGER}")
-    insert_candidate(connection, candidate)
-    highest = connection.execute(select(func.max(TrialRow.number)).where(TrialRow.study_id == key)).scalar_one()
-    number = 0 if highest is None else highest + 1
-    columns = {
+    fresh = insert_candidate(connection, candidate)
+    number = count(connection, key)
+    shared = {
         **values,
-        "state": state.value,
-        "parents": list(values["parents"]),
+        "number": number,
         "note": storable(values["note"]),
+        "reason": None,
         "message": "",
         "created": now,
+        "started": None,
         "ended": now if state.final else None,
     }
-    counts = {"state_bytes": candidate.state_bytes, "flops_per_token": candidate.flops_per_token}
-    connection.execute(
-        insert(TrialRow).values(study_id=key, number=number, candidate_hash=candidate.hash, **counts, **columns)
-    )
-    return number
+    columns = {
+        **shared,
+        "study_id": key,
+        "candidate_hash": candidate.hash,
+        "state_bytes": candidate.state_bytes,
+        "flops_per_token": candidate.flops_per_token,
+        "state": state.value,
+        "parents": list(values["parents"]),
+    }
+    connection.execute(INSERT_TRIAL, columns)
+    if not fresh:  # its name and its count are those of whoever tried it first
+        return load_trials(connection, key, study, number=number)[0]
+    return TrialRecord(study=study, candidate=candidate, reports=(), **shared)
 
 
 def change_state(
@@ -103,7 +123,7 @@ def change_state(
         values["started"] = now
     if state.final:
         values["ended"] = now
-    connection.execute(update(TrialRow).where(TrialRow.study_id == key, TrialRow.number == number).values(values))
+    connection.execute(CHANGE, {"key": key, "which": number, **values})
     return True
 
 
@@ -169,6 +189,12 @@ def load_finals(connection: Connection, key: int, names: Sequence[str]) -> list[
     return list(found.values())
 
 
+def count(connection: Connection, key: int) -> int:
+    """Number of the study's trials."""
+    highest = connection.execute(HIGHEST, {"key": key}).scalar_one()
+    return 0 if highest is None else int(highest) + 1
+
+
 def numbers_in(connection: Connection, key: int, state: TrialState) -> set[int]:
     """Numbers of the study's trials in one state."""
     query = select(TrialRow.number).where(TrialRow.study_id == key, TrialRow.state == state.value)
@@ -181,7 +207,7 @@ def load_trials(
     study: str,
     states: Collection[TrialState] | None = None,
     number: int | None = None,
-    numbers: Collection[int] | None = None,
+    numbers: Collection[int] | range | None = None,
 ) -> list[TrialRecord]:
     """Trials with candidate and reports, by number, in two queries; all of them, those in `states`, one, or some."""
     trials = (
@@ -197,7 +223,10 @@ def load_trials(
         trials, theirs = trials.where(wanted), theirs.join(TrialRow, same).where(wanted)
     if number is not None:
         trials, theirs = trials.where(TrialRow.number == number), theirs.where(ReportRow.trial == number)
-    if numbers is not None:
+    if isinstance(numbers, range):
+        ends = numbers.start, numbers.stop - 1
+        trials, theirs = trials.where(TrialRow.number.between(*ends)), theirs.where(ReportRow.trial.between(*ends))
+    elif numbers is not None:
         trials, theirs = trials.where(TrialRow.number.in_(numbers)), theirs.where(ReportRow.trial.in_(numbers))
     with _no_collection():
         found: defaultdict[int, list[Report]] = defaultdict(list)
@@ -229,16 +258,14 @@ def _no_collection() -> Iterator[None]:
 
 
 def _row(connection: Connection, key: int, number: int) -> AnyRow:
-    query = select(TrialRow.state, TrialRow.started).where(TrialRow.study_id == key, TrialRow.number == number)
-    row = connection.execute(query).one_or_none()
+    row = connection.execute(STANDS, {"key": key, "which": number}).one_or_none()
     if row is None:
         raise InvalidSetting(f"the study has no trial {number}; its numbers begin at 0 and have no gaps")
     return row
 
 
 def _latest_rung(connection: Connection, key: int, number: int) -> int | None:
-    query = select(func.max(ReportRow.rung)).where(ReportRow.study_id == key, ReportRow.trial == number)
-    return connection.execute(query).scalar_one()
+    return connection.execute(LATEST_RUNG, {"key": key, "which": number}).scalar_one()
 
 
 def _trial_of(row: AnyRow, study: str, theirs: tuple[Report, ...]) -> TrialRecord:

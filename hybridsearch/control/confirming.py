@@ -9,12 +9,12 @@ import math
 from dataclasses import replace
 
 from hybridsearch import seeds
-from hybridsearch.db.records import TrialRecord
+from hybridsearch.control.active import Active
 from hybridsearch.settings import SearchSettings
 from hybridsearch.trial import Job, Report
 
 
-def confirmation(job: Job, trial: TrialRecord, settings: SearchSettings) -> Job:
+def confirmation(job: Job, trial: Active, settings: SearchSettings) -> Job:
     """The job that measures a finished trial again.
 
     Args:

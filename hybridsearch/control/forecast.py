@@ -1,6 +1,6 @@
 """Throughput foretold from what the study has measured, to turn down candidates before they are trained."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.db.records import TrialRecord
@@ -53,13 +53,13 @@ class Forecast:
     def _renew(self, ledger: Ledger) -> None:
         if ledger.next_number - self._fitted_at >= STALE:
             self._fitted_at = ledger.next_number
-            self._models = {c.metric: model_of(ledger.trials, c.metric) for c in self._constraints}
+            self._models = {c.metric: model_of(ledger.latest(), c.metric) for c in self._constraints}
 
 
-def model_of(trials: Sequence[TrialRecord], metric: str) -> Throughput | None:
+def model_of(newest_first: Iterable[TrialRecord], metric: str) -> Throughput | None:
     """The model of one metric from the latest trials that measured it; none if they are too few."""
     measured: dict[str, float] = {}
-    for trial in reversed(trials):
+    for trial in newest_first:
         found = next((r.metrics[metric] for r in reversed(trial.reports) if r.metrics.get(metric, 0.0) > 0), None)
         if found is not None and trial.reason is not FailureReason.NOT_A_NUMBER:
             measured.setdefault(trial.candidate.canonical, found)

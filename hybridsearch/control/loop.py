@@ -103,7 +103,7 @@ class Controller:
 
     def started(self, trial: int) -> None:
         """A worker has taken the job."""
-        if trial not in self._confirming and self._ledger.record(trial).state is not TrialState.RUNNING:
+        if trial not in self._confirming and self._ledger.state(trial) is not TrialState.RUNNING:
             self._ledger.started(trial)
 
     def begun(self, trial: int) -> float | None:
@@ -117,9 +117,9 @@ class Controller:
             self._put_down(trial)
             self._ledger.confirmed(trial, report)
             return Action.FINISH
-        known = self._ledger.record(trial)
-        if known.state.final:
+        if self._ledger.state(trial).final:
             return Action.STOP
+        known = self._ledger.record(trial)
         if any(report.rung == earlier.rung for earlier in known.reports):
             return Action.CONTINUE
         final = self._ladder.is_last(report.rung)
@@ -149,7 +149,7 @@ class Controller:
             self._unconfirmable.add(trial)
             self._ledger.note(CONFIRM, f"trial {trial} could not be measured again: {failure.message}", trial)
         self._put_down(trial)
-        if self._ledger.record(trial).state.final:
+        if self._ledger.state(trial).final:
             return
         if not self.comes_again(trial, failure.reason):
             self._ledger.failed(failure)
@@ -163,6 +163,8 @@ class Controller:
 
     def comes_again(self, trial: int, reason: FailureReason) -> bool:
         """Whether the trial goes back to the queue, should it fail for this reason now."""
+        if trial in self._confirming:
+            return False
         most = {FailureReason.WORKER_LOST: self._plan.settings.workers.retries, **ONCE_MORE}
         return self._attempts[trial, reason] < most.get(reason, 0)
 

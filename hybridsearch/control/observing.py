@@ -1,14 +1,17 @@
-"""A recorded trial as samplers and the scheduler see it."""
+"""A trial as samplers and the scheduler see it."""
 
+from dataclasses import replace
+
+from hybridsearch.control.active import Active
 from hybridsearch.control.standing import score_of
-from hybridsearch.db.records import TrialRecord
+from hybridsearch.objectives import Score
 from hybridsearch.search.history import Observation
 from hybridsearch.search.rungs import Ladder
 from hybridsearch.settings import SearchSettings
 from hybridsearch.trial import TrialState
 
 
-def observation(trial: TrialRecord, settings: SearchSettings, ladder: Ladder) -> Observation:
+def observation(trial: Active, settings: SearchSettings, ladder: Ladder) -> Observation:
     """The observation of a trial; a confirmation stands in the place of its last rung."""
     scores = {
         min(report.rung, ladder.top): score_of(
@@ -28,3 +31,10 @@ def observation(trial: TrialRecord, settings: SearchSettings, ladder: Ladder) ->
         sampler=trial.sampler,
         control=trial.control,
     )
+
+
+def moved(seen: Observation, state: TrialState, reached: tuple[int, Score] | None = None) -> Observation:
+    """The same trial in another state, perhaps with the score of one more rung."""
+    scores = seen.rung_scores if reached is None else {**seen.rung_scores, reached[0]: reached[1]}
+    finished = state is TrialState.FINISHED
+    return replace(seen, state=state, score=scores[max(scores)] if finished else None, rung_scores=scores)

@@ -77,7 +77,7 @@ class Proposer:
             broken = None if new.control else self._broken(new)
             if broken is None:
                 number = self._ledger.add(new)
-                if not self._ledger.record(number).state.final:
+                if not self._ledger.state(number).final:
                     return number
             else:
                 reason = broken

@@ -1,6 +1,5 @@
 """What a screen needs of a running search, as a value: no view ever reads the ledger while it changes."""
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -8,7 +7,6 @@ from hybridsearch.control.budget import Spent
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.db.store import Event
 from hybridsearch.reporting.points import Point
-from hybridsearch.trial import TrialState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,12 +58,10 @@ class Silent:
 
 def take(ledger: Ledger, spent: Spent, share: float) -> Snapshot:
     """The snapshot of a ledger."""
-    running = [trial for trial in ledger.trials if trial.state is TrialState.RUNNING]
-    labels = (f"{t.state}: {t.reason}" if t.reason else t.state.value for t in ledger.trials)
     return Snapshot(
         study=ledger.study,
-        counts=dict(Counter(labels)),
-        running=tuple(Running(trial=t.number, name=t.candidate.name, rung=len(t.reports)) for t in running),
+        counts=ledger.labels(),
+        running=tuple(Running(trial=t.number, name=t.candidate.name, rung=len(t.reports)) for t in ledger.running),
         front=tuple(ledger.front_points()),
         hypervolume=ledger.hypervolume,
         spent=spent,

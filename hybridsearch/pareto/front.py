@@ -1,6 +1,6 @@
 """The front of a running search: one point after the other, in any number of objectives (all minimised)."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence, Set
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -25,6 +25,7 @@ class Front(Generic[Key]):
         """`reference`: worst value that still counts, one an objective; see `hybridsearch.pareto.hypervolume`."""
         self.reference: Point = tuple(float(value) for value in reference)
         self._keys: dict[Point, list[Key]] = {}
+        self._points: dict[Key, Point] = {}
         self._volume = 0.0
         self._stairs = Staircase((self.reference[0], self.reference[1])) if len(self.reference) == 2 else None
 
@@ -39,9 +40,9 @@ class Front(Generic[Key]):
         return [(key, point) for point in sorted(self._keys) for key in self._keys[point]]
 
     @property
-    def keys(self) -> set[Key]:
-        """Keys of the points on the front."""
-        return {key for keys in self._keys.values() for key in keys}
+    def keys(self) -> Set[Key]:
+        """Keys of the points on the front, as they are now and later."""
+        return self._points.keys()
 
     def add(self, point: Sequence[float], key: Key) -> bool:
         """Add a point; returns whether it stands on the front (and those it dominates do not, any more).
@@ -55,6 +56,7 @@ class Front(Generic[Key]):
         checked([row], self.reference)
         if row in self._keys:
             self._keys[row].append(key)
+            self._points[key] = row
             return True
         return self._add_pair(row, key) if self._stairs is not None else self._add_row(row, key)
 
@@ -63,9 +65,7 @@ class Front(Generic[Key]):
         if self._stairs.covers(row[0], row[1]):
             return False
         _, removed = self._stairs.add(row[0], row[1])
-        for dominated in removed:
-            del self._keys[dominated]
-        self._keys[row] = [key]
+        self._exchange(removed, row, key)
         self._volume = self._stairs.area
         return True
 
@@ -74,7 +74,12 @@ class Front(Generic[Key]):
         if (rows <= row).all(axis=1).any():
             return False
         self._volume += exclusive(row, rows, self.reference)
-        for dominated in np.flatnonzero((rows >= row).all(axis=1)):
-            del self._keys[tuple(rows[dominated].tolist())]
-        self._keys[row] = [key]
+        self._exchange(map(tuple, rows[(rows >= row).all(axis=1)].tolist()), row, key)
         return True
+
+    def _exchange(self, dominated: Iterable[Point], row: Point, key: Key) -> None:
+        for gone in dominated:
+            for theirs in self._keys.pop(gone):
+                self._points.pop(theirs, None)
+        self._keys[row] = [key]
+        self._points[key] = row

@@ -7,7 +7,7 @@ again for what is recorded already change nothing, so a controller may tell all 
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from hybridsearch.reporting import rows
 from hybridsearch.reporting.background import Background, Patience
 from hybridsearch.reporting.mlflow_places import prepare_environment
 from hybridsearch.reporting.points import Point, Progress
-from hybridsearch.reporting.reporter import Ending, NullReporter, Reporter
+from hybridsearch.reporting.reporter import Ending, Load, NullReporter, Reporter
 from hybridsearch.trial import Candidate, Report, TrialState
 
 if TYPE_CHECKING:
@@ -115,10 +115,12 @@ class MlflowReporter:
         """See `Reporter`."""
         self._background.submit(partial(self._end, number, state, reason, on_front, _now()))
 
-    def front_changed(self, points: Sequence[Point], hypervolume: float, step: int, seconds: float) -> None:
+    def front_changed(
+        self, points: Load, front: Collection[int], hypervolume: float, step: int, seconds: float
+    ) -> None:
         """See `Reporter`."""
         progress = Progress(trials=step, seconds=seconds, hypervolume=hypervolume)
-        self._background.submit(partial(self._follow_front, tuple(points), progress, _now()))
+        self._background.submit(partial(self._follow_front, points, frozenset(front), progress, _now()))
 
     def study_ended(self, ending: Ending, points: Sequence[Point], exports: Mapping[str, str]) -> None:
         """See `Reporter`."""
@@ -176,10 +178,9 @@ class MlflowReporter:
         self._runs.set_status(known.run, STATUSES[state], stamp)
         known.ended, known.on_front = state.final, on_front
 
-    def _follow_front(self, points: Sequence[Point], progress: Progress, stamp: int) -> None:
+    def _follow_front(self, points: Load, front: Collection[int], progress: Progress, stamp: int) -> None:
         if self._parent is None:
             return
-        front = {point.trial for point in points if point.on_front}
         if progress.trials not in self._progress:
             metrics = {"hypervolume": progress.hypervolume, "search_seconds": progress.seconds}
             metrics["front_size"] = float(len(front))
@@ -190,7 +191,7 @@ class MlflowReporter:
                 self._runs.log(known.run, tags={"on_front": _yes_no(number in front)})
                 known.on_front = number in front
         if time.monotonic() - self._drawn >= self._figure_seconds:
-            self._draw(points)
+            self._draw(points())
             self._drawn = time.monotonic()
 
     def _finish(self, ending: Ending, points: Sequence[Point], exports: Mapping[str, str], stamp: int) -> None:

@@ -1,6 +1,6 @@
 """The seam between a search and whatever mirrors it: a `Reporter` hears events, and can never stop the search."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from hybridsearch.objectives import Objective
@@ -8,6 +8,8 @@ from hybridsearch.reporting.points import Point
 from hybridsearch.trial import Candidate, Report, TrialState
 
 Ending = Literal["finished", "interrupted", "failed"]
+Load = Callable[[], Sequence[Point]]
+"""Gives points when they are wanted: of a large study there are too many to be given with every event."""
 
 
 class Reporter(Protocol):
@@ -36,8 +38,13 @@ class Reporter(Protocol):
     def trial_ended(self, number: int, state: TrialState, reason: str, *, on_front: bool) -> None:
         """A trial is in a final state, or paused until the search is resumed."""
 
-    def front_changed(self, points: Sequence[Point], hypervolume: float, step: int, seconds: float) -> None:
-        """The front after `step` finished trials and `seconds` of search; `points` are all finished trials."""
+    def front_changed(
+        self, points: Load, front: Collection[int], hypervolume: float, step: int, seconds: float
+    ) -> None:
+        """The front after `step` finished trials and `seconds` of search.
+
+        `points` loads all finished trials, from any thread; `front` are the numbers of those on the front now.
+        """
 
     def study_ended(self, ending: Ending, points: Sequence[Point], exports: Mapping[str, str]) -> None:
         """The search ends; `exports` are the front's architectures as file name -> text."""
@@ -69,7 +76,9 @@ class NullReporter:
     def trial_ended(self, number: int, state: TrialState, reason: str, *, on_front: bool) -> None:
         """Nothing."""
 
-    def front_changed(self, points: Sequence[Point], hypervolume: float, step: int, seconds: float) -> None:
+    def front_changed(
+        self, points: Load, front: Collection[int], hypervolume: float, step: int, seconds: float
+    ) -> None:
         """Nothing."""
 
     def study_ended(self, ending: Ending, points: Sequence[Point], exports: Mapping[str, str]) -> None:

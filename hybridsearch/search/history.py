@@ -169,6 +169,10 @@ class History:
         """
         return self._by_number[trial]
 
+    def get(self, trial: int) -> Observation | None:
+        """One trial, or none if nothing was recorded of that number."""
+        return self._by_number.get(trial)
+
     def __len__(self) -> int:
         return len(self._by_number)
 

@@ -51,5 +51,5 @@ def test_a_model_with_a_large_error_screens_nobody(make: Make, evaluator: Evalua
     search = make(budget={"trials": 60}, constraints=LIMIT, screen_error=0.1, sampler="random")
     in_process.run(search.controller(), erratic)
     assert not search.store.trials("s", {TrialState.SCREENED})
-    model = model_of(search.store.trials("s"), METRIC)
+    model = model_of(reversed(search.store.trials("s")), METRIC)
     assert model is not None and model.error.most > 0.1

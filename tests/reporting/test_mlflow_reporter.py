@@ -73,7 +73,7 @@ def test_a_resumed_search_continues_its_runs_and_duplicates_nothing(
     first = mirror.reporter()
     first.study_started("demo", SETTINGS, objectives, {"full": candidates[0]}, resumed=False)
     tell_two_trials(first, candidates, make_reports)
-    first.front_changed(points[:1], 900.0, 1, 30.0)
+    first.front_changed(lambda: points[:1], {0}, 900.0, 1, 30.0)
     first.close()
 
     second = mirror.reporter()
@@ -81,7 +81,8 @@ def test_a_resumed_search_continues_its_runs_and_duplicates_nothing(
     tell_two_trials(second, candidates, make_reports)
     second.rung(1, make_reports(1, 0.3, 9000.0)[1], "last rung")
     second.trial_ended(1, TrialState.FINISHED, "", on_front=True)
-    second.front_changed([replace(points[0], on_front=False), points[1]], 2700.0, 2, 60.0)
+    left = [replace(points[0], on_front=False), points[1]]
+    second.front_changed(lambda: left, {1}, 2700.0, 2, 60.0)
     second.study_ended("finished", points[:2], {"knee.yaml": "width: 16\n"})
     second.close()
     assert mirror.warnings == []
