@@ -5,11 +5,11 @@ compared there alone. A failed or screened one is never compared: a broken archi
 not look good (it would draw the whole search to it).
 """
 
-from bisect import insort
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from bisect import bisect_left, insort
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import compress, islice
+from itertools import islice
 from operator import attrgetter
 
 import numpy as np
@@ -110,16 +110,18 @@ class Cohort:
 class History:
     """The trials of one study, always in the order of their numbers, however late their results arrive.
 
-    Whatever is asked for after one more trial was recorded costs no pass over all of them: lists are kept by state,
-    results by rung.
+    Whatever is asked for after one more trial was recorded costs no pass over all of them: numbers are kept by state
+    and by rung, results by rung.
     """
 
     def __init__(self, observations: Iterable[Observation] = ()) -> None:
         self._by_number: dict[int, Observation] = {}
         self._hashes: dict[str, int] = {}
         self._numbers: list[int] = []
-        self._in_state: dict[TrialState, dict[int, Observation]] = {state: {} for state in TrialState}
+        self._in_state: dict[TrialState, list[int]] = {state: [] for state in TrialState}
         self._listed: dict[TrialState, tuple[Observation, ...]] = {}
+        self._judged: dict[int, list[int]] = {}  # by rung: who rests and has a score at it
+        self._highest: dict[int, list[int]] = {}  # by rung: who rests there
         self._results: dict[int, Results] = {}
         self._changes: dict[int, int] = {}
         self._cohorts: dict[int, tuple[tuple[int, ...], Cohort]] = {}
@@ -138,14 +140,23 @@ class History:
             raise InvalidSetting(f"trial {number} is {known.hash[:8]} already, found {observation.hash[:8]}")
         if known is None:
             insort(self._numbers, number)
-        else:
-            del self._in_state[known.state][number]
-            self._listed.pop(known.state, None)
         self._by_number[number] = observation
         self._hashes.setdefault(observation.hash, number)
-        self._in_state[observation.state][number] = observation
-        self._listed.pop(observation.state, None)
+        for listed in self._lists(known):
+            del listed[bisect_left(listed, number)]
+        for listed in self._lists(observation):
+            insort(listed, number)
         self._enter(observation, known)
+
+    def _lists(self, observation: Observation | None) -> Iterator[list[int]]:
+        """The lists of numbers that a trial stands in."""
+        if observation is None:
+            return
+        self._listed.pop(observation.state, None)
+        yield self._in_state[observation.state]
+        if observation.state in JUDGED and observation.rung_scores:
+            yield self._highest.setdefault(max(observation.rung_scores), [])
+            yield from (self._judged.setdefault(rung, []) for rung in observation.rung_scores)
 
     def _enter(self, observation: Observation, known: Observation | None) -> None:
         """Keep the results by rung; who failed sets no standard for others."""
@@ -213,13 +224,19 @@ class History:
         """The `count` youngest trials in one of the states that are wanted, by number."""
         found: list[Observation] = []
         for state in states:
-            found += islice(filter(wanted, reversed(self._in(state))), count)
+            trials = map(self._by_number.__getitem__, reversed(self._in_state[state]))
+            found += islice(filter(wanted, trials), count)
         return list(_by_number(found))[-count:] if count else []
+
+    def below(self, rung: int, count: int) -> list[Observation]:
+        """The `count` youngest trials that rest at a rung below this one, by number."""
+        found = sorted(n for at, numbers in self._highest.items() if at < rung for n in numbers[-count:])
+        return [self._by_number[number] for number in found[-count:]] if count else []
 
     def _in(self, *states: TrialState) -> tuple[Observation, ...]:
         for state in states:
             if state not in self._listed:
-                self._listed[state] = _by_number(self._in_state[state].values())
+                self._listed[state] = tuple(map(self._by_number.__getitem__, self._in_state[state]))
         return self._listed[states[0]] if len(states) == 1 else _by_number(o for s in states for o in self._listed[s])
 
     def cohort(self, enough: int) -> Cohort | None:
@@ -235,11 +252,11 @@ class History:
             known = self._cohorts.get(enough)
             if known is not None and known[1].rung == rung and known[0] == stamp:
                 return known[1]
-            results = self._results[rung]
-            judged = [self._by_number[entry.trial].state in JUDGED for entry in results.entries]
-            if sum(judged) >= enough:
-                members = [self._by_number[entry.trial] for entry in compress(results.entries, judged)]
-                cohort = Cohort(rung, members, results.values[judged], results.violations[judged])
+            judged, results = self._judged.get(rung, []), self._results[rung]
+            if len(judged) >= enough:
+                members = list(map(self._by_number.__getitem__, judged))
+                places = np.searchsorted(results.trials, judged)
+                cohort = Cohort(rung, members, results.values[places], results.violations[places])
                 self._cohorts[enough] = (stamp, cohort)
                 return cohort
         return None

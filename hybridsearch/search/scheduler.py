@@ -9,15 +9,13 @@ is tried (ASHA, 1810.05934). The answers depend on recorded scores alone: a sear
 was never interrupted.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 
 import numpy as np
 
 from hybridsearch.pareto.crowding import distances
-from hybridsearch.pareto.dominance import Ints, ranks
 from hybridsearch.pareto.epsilon_net import net_order
 from hybridsearch.search.history import History
 from hybridsearch.search.results import Entry, Results
@@ -69,7 +67,7 @@ def decide(recorded: Iterable[Entry] | Results, own: Entry, rung: int, ladder: L
     fidelity = ladder.at(rung)
     results = recorded.copy() if isinstance(recorded, Results) else Results(e for e in recorded if e.trial != own.trial)
     results.record(own)
-    place = _Place(results, own.trial, ladder)
+    place = _Place(results, own, ladder)
     keep = ladder.keep(len(results))
     if ladder.is_last(rung):
         action, why = Action.FINISH, f"{place}, the last rung"
@@ -85,7 +83,7 @@ def decide(recorded: Iterable[Entry] | Results, own: Entry, rung: int, ladder: L
     return place.decision(action, rung, why)
 
 
-def promotion(history: History, ladder: Ladder, waiting: Iterable[int]) -> tuple[int, Decision] | None:
+def promotion(history: History, ladder: Ladder, waiting: Set[int]) -> tuple[int, Decision] | None:
     """The paused trial that a free worker should take, and why; none if all have to wait.
 
     Args:
@@ -93,11 +91,8 @@ def promotion(history: History, ladder: Ladder, waiting: Iterable[int]) -> tuple
         ladder: the study's rungs and stopping rule.
         waiting: numbers of the trials that pause at a rung.
     """
-    by_rung: dict[int, list[int]] = {}
-    for trial in waiting:
-        by_rung.setdefault(max(history.of(trial).rung_scores), []).append(trial)
-    for rung in sorted(by_rung, reverse=True):
-        found = _best_waiting(history.results(rung), by_rung[rung], ladder)
+    for rung in reversed(range(len(ladder.fidelities))):
+        found = _best_waiting(history, rung, waiting, ladder) if waiting else None
         if found is not None:
             why = f"{found}, {_share(ladder.keep(found.of))}"
             return found.trial, found.decision(Action.PROMOTE, rung, why)
@@ -107,21 +102,21 @@ def promotion(history: History, ladder: Ladder, waiting: Iterable[int]) -> tuple
 def left_behind(history: History, trial: int, ladder: Ladder) -> Decision:
     """Why a trial that waits at a rung ends there: the search is over, and its place never came."""
     rung = max(history.of(trial).rung_scores)
-    place = _Place(history.results(rung), trial, ladder)
+    results = history.results(rung)
+    place = _Place(results, results.entry(trial), ladder)
     return place.decision(Action.STOP, rung, f"{place}, {_share(ladder.keep(place.of))}, search is over")
 
 
 class _Place:
     """Where a trial stands among the results of a rung."""
 
-    def __init__(self, results: Results, trial: int, ladder: Ladder) -> None:
-        fronts = _fronts(results, ladder.margin)
-        own = results.index(trial)
-        assert own is not None
-        inside = _inside(results, np.flatnonzero(fronts == fronts[own]), ladder.ties)
-        self.trial, self.of = trial, len(results)
-        self.rank, self.fronts = int(fronts[own]) + 1, int(fronts.max()) + 1
-        self.position = int(np.count_nonzero(fronts < fronts[own]) + np.flatnonzero(inside == own)[0]) + 1
+    def __init__(self, results: Results, own: Entry, ladder: Ladder) -> None:
+        layers = results.layers(ladder.margin)
+        stands = layers.standing(results.place(own))
+        inside = _inside(results, stands.beside, ladder.ties)
+        self.trial, self.of = own.trial, len(results)
+        self.rank, self.fronts = stands.front + 1, len(layers)
+        self.position = stands.ahead + inside.index(own.trial) + 1
 
     def __str__(self) -> str:
         fronts = f"{self.fronts} front{'s' * (self.fronts > 1)}"
@@ -133,40 +128,28 @@ class _Place:
         )
 
 
-def _best_waiting(results: Results, waiting: list[int], ladder: Ladder) -> _Place | None:
-    """The best of those that wait, if it stands within the share that goes on."""
-    if ladder.keep(len(results)) == 0:
-        return None
-    fronts = _fronts(results, ladder.margin)
-    places = np.searchsorted(results.trials, waiting)
-    front = fronts[places].min()
-    beside = set(places[fronts[places] == front].tolist())
-    inside = _inside(results, np.flatnonzero(fronts == front), ladder.ties)
-    best = next(index for index in inside.tolist() if index in beside)
-    place = _Place(results, results.entries[best].trial, ladder)
-    return place if place.position <= ladder.keep(len(results)) else None
+def _best_waiting(history: History, rung: int, waiting: Set[int], ladder: Ladder) -> _Place | None:
+    """The best of those that wait at a rung, if it stands within the share that goes on."""
+    results = history.results(rung)
+    keep, ahead = ladder.keep(len(results)), 0
+    for front in results.layers(ladder.margin) if keep else ():
+        beside = {trial for trial in waiting & set(front) if max(history.of(trial).rung_scores) == rung}
+        if beside:
+            best = next(trial for trial in _inside(results, front, ladder.ties) if trial in beside)
+            place = _Place(results, results.entry(best), ladder)
+            return place if place.position <= keep else None
+        ahead += len(front)
+        if ahead >= keep:
+            return None
+    return None
 
 
-def _fronts(results: Results, margin: float) -> Ints:
-    margins = results.errors * margin
-    certain = not margins.any()
-    values, violations = results.values, results.violations
-    return _remembered(values.shape[1], values.tobytes(), violations.tobytes(), b"" if certain else margins.tobytes())
-
-
-@lru_cache(maxsize=16)
-def _remembered(width: int, values: bytes, violations: bytes, margins: bytes) -> Ints:
-    """Ranks of results that were ranked a moment ago are asked for again: at the promotion that follows a report."""
-    rows = np.frombuffer(values).reshape(-1, width)
-    widths = np.frombuffer(margins).reshape(-1, width) if margins else None
-    return ranks(rows, np.frombuffer(violations), margins=widths)
-
-
-def _inside(results: Results, beside: Ints, ties: TieRule) -> Ints:
-    """The members of one front, best first; equals go to the lower trial number."""
-    values = results.values[beside]
+def _inside(results: Results, front: Iterable[int], ties: TieRule) -> list[int]:
+    """The trials of one front, best first; equals go to the lower trial number."""
+    trials = np.sort(np.fromiter(front, dtype=np.int64))
+    values = results.values[np.searchsorted(results.trials, trials)]
     order = net_order(values) if ties == "epsilon_net" else np.argsort(-distances(values), kind="stable")
-    ordered: Ints = beside[order]
+    ordered: list[int] = trials[order].tolist()
     return ordered
 
 

@@ -63,6 +63,17 @@ def test_stopping_early_keeps_the_leading_ranks(rows: list[Row], data: st.DataOb
     assert (early[full > last] > last).all()
 
 
+@pytest.mark.parametrize("width", [1, 2, 3])
+@pytest.mark.parametrize("enough", [1, 5, 30])
+def test_of_many_points_the_few_leading_ones_have_their_true_ranks(width: int, enough: int) -> None:
+    rows = np.random.default_rng(width).integers(0, 40, (300, width)) / 8.0
+    rows[7] = -np.inf
+    full, early = ranks(rows), ranks(rows, enough=enough)
+    last = np.sort(full)[enough - 1]
+    assert (early[full <= last] == full[full <= last]).all()
+    assert (early[full > last] > last).all()
+
+
 def test_a_feasible_point_beats_any_infeasible_one_however_good() -> None:
     assert ranks([[9.0, 9.0], [0.0, 0.0], [1.0, 1.0]], [0.0, 2.0, 0.1]).tolist() == [0, 2, 1]
 

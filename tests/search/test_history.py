@@ -6,7 +6,7 @@ import pytest
 
 from hybridsearch.errors import InvalidSetting
 from hybridsearch.objectives import Score
-from hybridsearch.search.history import Entry, History, Observation
+from hybridsearch.search.history import JUDGED, Entry, History, Observation
 from hybridsearch.trial import TrialState
 
 
@@ -121,3 +121,36 @@ def test_a_rung_remembers_stopped_trials_and_controls_but_no_failed_ones() -> No
     )
     assert history.entries(0) == [Entry(trial=0, score=rungs[0]), Entry(trial=1, score=rungs[0], control=True)]
     assert [e.trial for e in history.entries(1)] == [1]
+
+
+def any_history(rng: random.Random, changes: int) -> tuple[History, dict[int, Observation]]:
+    """Trials that come and go between states and rungs, as in no real search."""
+    history, known = History(), dict[int, Observation]()
+    for _ in range(changes):
+        state = rng.choice(list(TrialState))
+        reached = rng.randrange(4) if state is not TrialState.FINISHED else 3
+        rungs = {rung: score(rng.random(), rng.random()) for rung in range(reached)}
+        observation = seen(rng.randrange(30), state, rungs[2] if state is TrialState.FINISHED else None, rungs)
+        history.record(observation)
+        known[observation.trial] = observation
+    return history, known
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lists_that_are_kept_are_those_of_a_pass_over_all_trials(seed: int) -> None:
+    history, known = any_history(random.Random(seed), 200)
+    fresh = History(known.values())
+    assert history.observations == tuple(known[number] for number in sorted(known))
+    for rung in range(4):
+        for count in (0, 1, 3, 50):
+            lower = [o for o in history.observations if o.state in JUDGED and 0 <= max(o.rung_scores, default=9) < rung]
+            assert history.below(rung, count) == (lower[-count:] if count else [])
+            wanted = history.latest(JUDGED, count, lambda o: bool(o.rung_scores) and max(o.rung_scores) < rung)  # noqa: B023
+            assert history.below(rung, count) == wanted
+    for enough in (1, 4, 9, 30):
+        found, same = history.cohort(enough), fresh.cohort(enough)
+        assert (found is None) == (same is None)
+        if found is not None and same is not None:
+            scored = [o for o in history.observations if o.state in JUDGED and found.rung in o.rung_scores]
+            assert list(found.members) == list(same.members) == scored
+            assert found.values.tolist() == [list(o.rung_scores[found.rung].minimised) for o in scored]

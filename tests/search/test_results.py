@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,3 +45,30 @@ def test_after_any_changes_they_are_as_if_made_anew(changes: list[tuple[int, flo
         assert same(results, list(known.values()))
         assert same(before, kept)  # a copy does not change with its original
     assert same(results, random.Random(0).sample(list(known.values()), len(known)))
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.floats(0, 1), st.sampled_from([0.0, 0.0, 0.1]), st.booleans())),
+    st.sampled_from([0.0, 1.0]),
+)
+def test_fronts_that_grow_are_those_of_all_entries_ranked_anew(
+    changes: list[tuple[int, float, float, bool]], margin: float
+) -> None:
+    results = Results()
+    results.layers(margin)
+    for trial, loss, error, gone in changes:
+        if gone:
+            results.discard(trial)
+        else:
+            results.record(entry(trial, loss, (error, 0.0) if error else ()))
+        fresh = Results(results.entries)
+        assert [set(front) for front in results.layers(margin)] == [set(front) for front in fresh.layers(margin)]
+        for known in results.entries:
+            assert results.layers(margin).standing(results.place(known)).front == next(
+                index for index, front in enumerate(fresh.layers(margin)) if known.trial in front
+            )
+
+
+def test_an_entry_that_is_not_there() -> None:
+    with pytest.raises(KeyError):
+        Results([entry(3, 0.5)]).entry(2)
