@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
+from hybridsearch.kernels.descriptors import flat_tiles, product_precision, token_tiles
 from hybridsearch.kernels.gated_delta.tiles import chunk, tile
 from hybridsearch.kernels.gated_delta.triton_backward import inputs_backward_kernel, values_backward_kernel
 from hybridsearch.kernels.gated_delta.triton_forward import (
@@ -59,8 +59,9 @@ def _gated_delta(
     size = chunk(v.dtype)
     chunks, span, segments = _span(tokens, size, segments)
     plane = rows * chunks * size
-    sizes = {"K": key_size, "C": size, "GATED": g is not None, "PRECISION": _precision(v.dtype)}
-    keys, solve = _tokens(k, key_size), _flat(inverse, size, size)
+    sizes = {"K": key_size, "C": size, "GATED": g is not None, "PRECISION": product_precision(v.dtype)}
+    queries, keys = (token_tiles(x, size, key_size) for x in (q, k))
+    solve, weights = flat_tiles(inverse, size), flat_tiles(scores, size)
     with on(q):
         chosen = tile("prepare", key_size, value_size, v.dtype)
         prepare_kernel[(rows * chunks,)](
@@ -74,16 +75,16 @@ def _gated_delta(
             starts[:, 0] = 0.0 if initial_state is None else initial_state.flatten(0, 1).mT
             chosen = tile("segment", key_size, value_size, v.dtype)
             segment_kernel[(rows * segments * ((value_size + key_size) // chosen.columns),)](
-                keys, _tokens(v, chosen.columns), solve, gates, starts, transitions,
+                keys, token_tiles(v, size, chosen.columns), solve, gates, starts, transitions,
                 tokens, heads, value_heads, chunks, segments, span, plane, V=value_size, BV=chosen.columns,
                 **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
             _join(transitions, starts, v.dtype, reverse=False)
         chosen = tile("output", key_size, value_size, v.dtype)
         output_kernel[(rows * segments * (value_size // chosen.columns),)](
-            _tokens(q, key_size), keys, _tokens(v, chosen.columns), solve, _flat(scores, size, size), gates, starts,
-            output, _flat(befores, chosen.columns, key_size) if train else None,
-            _flat(errors, chosen.columns, size) if train else None, last, scale,
+            queries, keys, token_tiles(v, size, chosen.columns), solve, weights, gates, starts,
+            output, flat_tiles(befores, chosen.columns) if train else None,
+            flat_tiles(errors, chosen.columns) if train else None, last, scale,
             tokens, heads, value_heads, chunks, segments, span, plane, V=value_size, BV=chosen.columns,
             STARTED=starts is not None, TRAIN=train, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
@@ -151,19 +152,20 @@ def _gated_delta_backward(
     chunks, span, segments = _span(tokens, size, segments)
     plane = rows * chunks * size
     d_afters = torch.empty_like(befores)
-    sizes = {"K": key_size, "V": value_size, "C": size, "GATED": gated, "PRECISION": _precision(v.dtype)}
+    sizes = {"K": key_size, "V": value_size, "C": size, "GATED": gated, "PRECISION": product_precision(v.dtype)}
     with on(q):
         chosen = tile("values_backward", key_size, value_size, v.dtype)
         columns = value_size // chosen.columns
         d_ends = None if d_last is None else d_last.mT.contiguous()
+        queries, keys = (token_tiles(x, size, key_size) for x in (q, k))
+        solve, weights = flat_tiles(inverse, size), flat_tiles(scores, size)
         for alone in (True, False) if segments > 1 else (False,):
             if alone:
                 d_ends = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
                 d_ends[:, -1] = 0.0 if d_last is None else d_last.flatten(0, 1).mT
             values_backward_kernel[(rows * (segments - alone) * columns,)](
-                _tokens(q, key_size), _tokens(k, key_size), _flat(inverse, size, size), _flat(scores, size, size),
-                gates, _tokens(d_output, chosen.columns), d_ends, d_v,
-                None if alone else _flat(d_afters, chosen.columns, key_size), d_initial, scale,
+                queries, keys, solve, weights, gates, token_tiles(d_output, size, chosen.columns), d_ends, d_v,
+                None if alone else flat_tiles(d_afters, chosen.columns), d_initial, scale,
                 tokens, heads, value_heads, chunks, segments, span, plane, BV=chosen.columns,
                 ENDED=d_ends is not None, ALONE=alone, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
@@ -236,19 +238,6 @@ def _backward(ctx: Any, d_output: Tensor | None, d_last: Tensor | None, *_: None
     return d_q, d_k, d_v, d_g, d_beta, d_initial, None, None, None, d_lasting
 
 
-def _tokens(x: Tensor, columns: int) -> TensorDescriptor:
-    """Tiles [1, C, columns] of [B, T, H D]; what lies behind the last token of the last sequence loads as zeros."""
-    batch, tokens, heads, size = x.shape
-    width = heads * size
-    return TensorDescriptor(x, [batch, tokens, width], [tokens * width, width, 1], [1, chunk(x.dtype), columns])
-
-
-def _flat(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    """Tiles [rows, columns] of a padded tensor, seen as a matrix of its last axis."""
-    size = x.shape[-1]
-    return TensorDescriptor(x, [x.numel() // size, size], [size, 1], [rows, columns])
-
-
 def _join(transitions: Tensor, states: Tensor, dtype: torch.dtype, *, reverse: bool) -> None:
     rows, segments, value_size, key_size = states.shape
     chosen = tile("join", key_size, value_size, dtype)
@@ -256,11 +245,6 @@ def _join(transitions: Tensor, states: Tensor, dtype: torch.dtype, *, reverse: b
         transitions, states, segments, K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse,
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
-
-
-def _precision(dtype: torch.dtype) -> str:
-    """How float32 tiles are multiplied: three tf32 products keep its accuracy (1e-6), one (3e-4) serves bfloat16."""
-    return "tf32x3" if dtype == torch.float32 else "tf32"
 
 
 def _gated_delta_step(

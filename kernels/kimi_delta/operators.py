@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import triton
 from torch import Tensor
-from triton.tools.tensor_descriptor import TensorDescriptor
 
+from hybridsearch.kernels.descriptors import flat_tiles, product_precision, token_tiles
 from hybridsearch.kernels.gated_delta.triton_forward import join_kernel
 from hybridsearch.kernels.kimi_delta.tiles import NEAR, chunk, tile
 from hybridsearch.kernels.kimi_delta.triton_backward import (
@@ -66,7 +66,7 @@ def _kimi_delta(
     rows, size = v.shape[0] * value_heads, chunk(v.dtype)
     chunks, span, segments = _span(tokens, size, segments)
     near, lowest = NEAR[v.dtype]
-    sizes = {"K": key_size, "V": value_size, "C": size, "PRECISION": _precision(v.dtype)}
+    sizes = {"K": key_size, "V": value_size, "C": size, "PRECISION": product_precision(v.dtype)}
     with on(q):
         # float16 has the mantissa of tf32, and with keys of length 1 and beta to 2 no entry is above 2
         system = scores.new_empty(scores.shape, dtype=torch.float32 if v.dtype == torch.float32 else torch.float16)
@@ -87,20 +87,20 @@ def _kimi_delta(
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
         starts = None if initial_state is None else initial_state.mT.contiguous()
-        queries, erased, keys, weights = (_flat(x, size) for x in (reads, erases, writes, scores))
+        queries, erased, keys, weights = (flat_tiles(x, size) for x in (reads, erases, writes, scores))
         if segments > 1:
             starts = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
             starts[:, 0] = 0.0 if initial_state is None else initial_state.flatten(0, 1).mT
             chosen = tile("segment", key_size, value_size, v.dtype)
             segment_kernel[(rows * segments * ((value_size + key_size) // chosen.columns),)](
-                erased, keys, _flat(errors, chosen.columns), gates, starts, transitions, chunks, segments, span,
+                erased, keys, flat_tiles(errors, chosen.columns), gates, starts, transitions, chunks, segments, span,
                 BV=chosen.columns, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
             _join(transitions, starts, v.dtype, reverse=False)
         chosen = tile("output", key_size, value_size, v.dtype)
         output_kernel[(rows * segments * (value_size // chosen.columns),)](
-            queries, erased, keys, weights, _flat(errors, chosen.columns), gates, starts, output,
-            _flat(befores, chosen.columns) if train else None, last, tokens, value_heads, chunks, segments, span,
+            queries, erased, keys, weights, flat_tiles(errors, chosen.columns), gates, starts, output,
+            flat_tiles(befores, chosen.columns) if train else None, last, tokens, value_heads, chunks, segments, span,
             BV=chosen.columns, STARTED=starts is not None, TRAIN=train,
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
@@ -168,19 +168,19 @@ def _kimi_delta_backward(
     rows, size = d_output.shape[0] * value_heads, chunk(kind)
     chunks, span, segments = _span(tokens, size, segments)
     d_afters, d_errors = torch.empty_like(befores), torch.empty_like(errors)
-    sizes = {"K": key_size, "V": value_size, "C": size, "PRECISION": _precision(kind)}
+    sizes = {"K": key_size, "V": value_size, "C": size, "PRECISION": product_precision(kind)}
     with on(q):
         chosen = tile("errors_backward", key_size, value_size, kind)
         columns = value_size // chosen.columns
         d_ends = None if d_last is None else d_last.mT.contiguous()
-        queries, erased, keys, weights = (_flat(x, size) for x in (reads, erases, writes, scores))
+        queries, erased, keys, weights = (flat_tiles(x, size) for x in (reads, erases, writes, scores))
         for alone in (True, False) if segments > 1 else (False,):
             if alone:
                 d_ends = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
                 d_ends[:, -1] = 0.0 if d_last is None else d_last.flatten(0, 1).mT
+            kept = (None, None) if alone else (flat_tiles(x, chosen.columns) for x in (d_errors, d_afters))
             errors_backward_kernel[(rows * (segments - alone) * columns,)](
-                queries, erased, keys, weights, gates, _tokens(d_output, chosen.columns), d_ends,
-                None if alone else _flat(d_errors, chosen.columns), None if alone else _flat(d_afters, chosen.columns),
+                queries, erased, keys, weights, gates, token_tiles(d_output, size, chosen.columns), d_ends, *kept,
                 d_initial, value_heads, chunks, segments, span, BV=chosen.columns, ENDED=d_ends is not None,
                 ALONE=alone, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
@@ -190,7 +190,7 @@ def _kimi_delta_backward(
         d_scores, d_system = torch.empty_like(scores), torch.empty_like(scores)
         pairs_backward_kernel[(rows * chunks,)](
             inverse, errors, d_errors, d_output, d_v, d_scores, d_system, scale, tokens, value_heads, chunks,
-            V=value_size, C=size, PRECISION=_precision(kind), num_warps=chosen.warps, num_stages=chosen.stages,
+            V=value_size, C=size, PRECISION=product_precision(kind), num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
         chosen = tile("inputs_backward", key_size, value_size, kind)
         parts = key_size // chosen.columns
@@ -263,19 +263,6 @@ def _backward(ctx: Any, d_output: Tensor | None, d_last: Tensor | None, *_: None
     return d_q, d_k, d_v, d_g, d_beta, d_initial if ctx.started else None, None, None, None
 
 
-def _tokens(x: Tensor, columns: int) -> TensorDescriptor:
-    """Tiles [1, C, columns] of [B, T, H D]; what lies behind the last token of the last sequence loads as zeros."""
-    batch, tokens, heads, size = x.shape
-    width = heads * size
-    return TensorDescriptor(x, [batch, tokens, width], [tokens * width, width, 1], [1, chunk(x.dtype), columns])
-
-
-def _flat(x: Tensor, rows: int) -> TensorDescriptor:
-    """Tiles of `rows` whole rows of a padded tensor, seen as a matrix of its last axis."""
-    size = x.shape[-1]
-    return TensorDescriptor(x, [x.numel() // size, size], [size, 1], [rows, size])
-
-
 def _join(transitions: Tensor, states: Tensor, dtype: torch.dtype, *, reverse: bool) -> None:
     rows, segments, value_size, key_size = states.shape
     chosen = tile("join", key_size, value_size, dtype)
@@ -283,11 +270,6 @@ def _join(transitions: Tensor, states: Tensor, dtype: torch.dtype, *, reverse: b
         transitions, states, segments, K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse,
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
-
-
-def _precision(dtype: torch.dtype) -> str:
-    """How float32 tiles are multiplied: three tf32 products keep its accuracy (1e-6), one (3e-4) serves bfloat16."""
-    return "tf32x3" if dtype == torch.float32 else "tf32"
 
 
 def _kimi_delta_step(
