@@ -160,6 +160,9 @@ class WorkerSettings(Settings):
     """Longest a trial may take from one report to the next."""
     retries: Annotated[int, Field(ge=0)] = 1
     """Times a trial is started again after its worker was lost."""
+    slow_factor: Annotated[float, Field(gt=1)] | None = 10.0
+    """A worker that is silent for so many times the median of its rung (and a minute at least) is slow: its trial goes
+    on with another, once; none waits until `timeout_minutes`."""
 
 
 class ConstraintSettings(Settings):

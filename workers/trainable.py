@@ -14,6 +14,9 @@ from ray import tune
 from hybridsearch.errors import FailureReason, TrialFailure, TrialPaused
 from hybridsearch.trial import Evaluator, Failure, Fidelity, Job, Measurement, Report
 
+SPOILING = (FailureReason.KERNEL,)
+"""Failures after which a process trains nothing more: a CUDA error stays with it, and every later call fails too."""
+
 
 def trainable(evaluator: Evaluator) -> Callable[[Mapping[str, Any]], None]:
     """The Tune function that runs `evaluator` on `config["job"]` and waits after every report for the decision."""
@@ -28,6 +31,8 @@ def trainable(evaluator: Evaluator) -> Callable[[Mapping[str, Any]], None]:
         except TrialFailure as failure:
             told = Failure(trial=job.trial, reason=failure.reason, message=str(failure))
             tune.report({"failure": json.dumps(asdict(told))})
+            if failure.reason in SPOILING:
+                raise  # Tune ends the process of a function that raises, and uses any other again
 
     return run
 

@@ -101,23 +101,33 @@ def check_address(address: str) -> None:
 def largest() -> tuple[float, float]:
     """CPUs and GPUs of the attached cluster's largest machine."""
     nodes: list[dict[str, float]] = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
-    return max(node.get("CPU", 0.0) for node in nodes), max(node.get("GPU", 0.0) for node in nodes)
+    cpus, gpus = ([node.get(kind, 0.0) for node in nodes] for kind in ("CPU", "GPU"))
+    return max(cpus, default=0.0), max(gpus, default=0.0)
 
 
 def room(workers: WorkerSettings) -> int:
-    """Trials that run at once on the attached cluster.
+    """Trials that run at once on the attached cluster as it is now; machines may have joined or left it.
 
-    Raises:
-        InvalidSetting: a trial asks for more than the cluster has.
+    At most `workers.count`.
     """
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     fits = [int(total.get("CPU", 0) // workers.cpus)]
     if workers.gpus:
         fits.append(int(total.get("GPU", 0) / workers.gpus + 1e-9))
-    if min(fits) < 1:
-        found = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
-        raise InvalidSetting(
-            f"a trial asks for {workers.cpus:g} CPUs and {workers.gpus:g} GPUs, Ray has {found}; "
-            "lower workers.cpus or workers.gpus"
-        )
     return min(fits) if workers.count is None else min(workers.count, *fits)
+
+
+def require_room(workers: WorkerSettings) -> None:
+    """See to it that the attached cluster can run a trial.
+
+    Raises:
+        InvalidSetting: a trial asks for more than it has.
+    """
+    if room(workers) >= 1:
+        return
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    found = f"{total.get('CPU', 0):g} CPUs and {total.get('GPU', 0):g} GPUs"
+    raise InvalidSetting(
+        f"a trial asks for {workers.cpus:g} CPUs and {workers.gpus:g} GPUs, Ray has {found}; "
+        "lower workers.cpus or workers.gpus"
+    )

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 # First of all: it sets switches that Ray reads when it is imported.
-from hybridsearch.control.ray_cluster import Cluster, attached, largest, room  # isort: split
+from hybridsearch.control.ray_cluster import Cluster, attached, largest, require_room, room  # isort: split
 
 import ray
 from ray import tune
@@ -21,14 +21,20 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from hybridsearch.control.loop import Controller
+from hybridsearch.control.paces import Paces
 from hybridsearch.errors import FailureReason, HybridSearchError
 from hybridsearch.search.scheduler import Action
 from hybridsearch.settings import WorkerSettings
 from hybridsearch.trial import Evaluator, Failure, Job
-from hybridsearch.workers.trainable import decode_failure, decode_job, decode_report, encode_job, trainable
+from hybridsearch.workers.trainable import SPOILING, decode_failure, decode_job, decode_report, encode_job, trainable
 
 GRACE_SECONDS = 30.0
 """Time beyond a time-out and a quarter of it in which a worker may end its trial by itself."""
+SLOW = FailureReason.SLOW_WORKER
+LOOK_SECONDS = 1.0
+"""Time between two looks at how much room the cluster has: machines join and leave."""
+PENDING = 10_000
+"""Trials that Tune may hold ready to start; how many there are is decided here."""
 
 
 def run(controller: Controller, evaluator: Evaluator, workers: WorkerSettings, cluster: Cluster) -> None:
@@ -39,11 +45,11 @@ def run(controller: Controller, evaluator: Evaluator, workers: WorkerSettings, c
         InvalidSetting: a trial asks for more than the cluster has.
     """
     with attached(workers, cluster), tempfile.TemporaryDirectory(prefix="hybridsearch-tune-") as folder:
-        count = room(workers)
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(count)
-        desk = _Desk(controller, count)
+        require_room(workers)
+        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(PENDING)
+        desk = _Desk(controller, workers)
         tune.Tuner(
-            tune.with_resources(trainable(evaluator), partial(_resources, workers, largest())),
+            tune.with_resources(trainable(evaluator), partial(_resources, workers)),
             tune_config=tune.TuneConfig(
                 search_alg=_Asker(desk),
                 scheduler=_Decider(desk),
@@ -62,11 +68,10 @@ def run(controller: Controller, evaluator: Evaluator, workers: WorkerSettings, c
             raise desk.broken
 
 
-def _resources(
-    workers: WorkerSettings, limits: tuple[float, float], config: Mapping[str, Any]
-) -> tune.PlacementGroupFactory:
-    """What a job is given: its share of the usual, but no more than one machine has."""
+def _resources(workers: WorkerSettings, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """What a job is given: its share of the usual, but no more than one machine has, and never less than the usual."""
     job = decode_job(config["job"])
+    limits = [max(own, limit) for own, limit in zip((workers.cpus, workers.gpus), largest(), strict=True)]
     cpus, gpus = min(workers.cpus * job.share, limits[0]), min(workers.gpus * job.share, limits[1])
     if gpus > 1:
         gpus = float(int(gpus))  # Ray gives parts of one GPU, or whole ones
@@ -79,12 +84,16 @@ class _Desk:
     Tune turns an exception of a hook into a text. It is kept here instead, ends the run, and is raised after it.
     """
 
-    def __init__(self, controller: Controller, count: int) -> None:
-        self.count = count
+    def __init__(self, controller: Controller, workers: WorkerSettings) -> None:
         self.broken: HybridSearchError | None = None
         self.jobs: dict[str, Job] = {}
         self._controller = controller
+        self._workers = workers
+        self._room, self._looked = 0, -LOOK_SECONDS
+        self._paces = Paces(workers.slow_factor)
         self._heard: dict[str, float] = {}
+        self._awaited: dict[str, int] = {}
+        """Rung that a Tune trial will report next."""
 
     def __reduce__(self) -> tuple[type[object], tuple[()]]:
         """Tune writes its hooks to disk for a restore that we never ask for: nothing of the search goes there."""
@@ -100,11 +109,17 @@ class _Desk:
     def hand_out(self, trial_id: str) -> Job | None:
         with self._careful():
             taken = sum(job.share for job in self.jobs.values())
-            job = self._controller.next_job() if taken + 1 <= self.count and not self.broken else None
+            job = self._controller.next_job() if taken + 1 <= self._count() and not self.broken else None
             if job is not None:
                 self.jobs[trial_id] = job
             return job
         return None
+
+    def _count(self) -> int:
+        now = time.monotonic()
+        if now - self._looked >= LOOK_SECONDS:
+            self._room, self._looked = room(self._workers), now
+        return self._room
 
     @property
     def finished(self) -> bool:
@@ -112,29 +127,37 @@ class _Desk:
 
     def started(self, trial_id: str) -> None:
         self._heard[trial_id] = time.monotonic()
+        self._awaited[trial_id] = self.jobs[trial_id].rungs[0].rung
         with self._careful():
             self._controller.started(self.jobs[trial_id].trial)
 
     def hear(self, trial_id: str, result: Mapping[str, Any]) -> Action:
-        """Pass on what a worker says, and answer whether its trial goes on."""
+        """Pass on what a worker says, and answer whether its trial goes on (to its end, if its process is spoilt)."""
+        silent = self._silence(trial_id)
         self._heard[trial_id] = time.monotonic()
         with self._careful():
             if "report" in result:
-                action = self._controller.report(decode_report(result["report"]))
+                report = decode_report(result["report"])
+                self._paces.record(report.rung, silent)
+                self._awaited[trial_id] = report.rung + 1
+                action = self._controller.report(report)
                 if action is not Action.CONTINUE:  # a paused trial may be out again before Tune has closed this one
                     del self.jobs[trial_id]
                 return action
             if "paused" in result:
                 self._controller.paused(self.jobs.pop(trial_id).trial)
             elif "failure" in result:
-                self._controller.failed(decode_failure(result["failure"]))
+                failure = decode_failure(result["failure"])
+                self._controller.failed(failure)
                 del self.jobs[trial_id]
+                return Action.CONTINUE if failure.reason in SPOILING else Action.STOP
         return Action.STOP
 
     def close(self, trial_id: str, reason: FailureReason, message: str) -> None:
         """The Tune trial is over; if the controller still counts on it, it has failed."""
         job = self.jobs.pop(trial_id, None)
         self._heard.pop(trial_id, None)
+        self._awaited.pop(trial_id, None)
         if job is not None and job.trial in self._controller.out:
             with self._careful():
                 self._controller.failed(Failure(trial=job.trial, reason=reason, message=message))
@@ -143,15 +166,21 @@ class _Desk:
         with self._careful():
             self._controller.tick()
 
-    def overdue(self) -> dict[str, float]:
-        """Tune trials that hang, with their time-out: they were silent for longer, and did not notice themselves."""
-        now = time.monotonic()
-        limits = {trial_id: job.timeout_seconds for trial_id, job in self.jobs.items() if trial_id in self._heard}
-        return {
-            trial_id: limit
-            for trial_id, limit in limits.items()
-            if now - self._heard[trial_id] > limit * 1.25 + GRACE_SECONDS
-        }
+    def _silence(self, trial_id: str) -> float:
+        return time.monotonic() - self._heard.get(trial_id, time.monotonic())
+
+    def hopeless(self) -> dict[str, tuple[FailureReason, str]]:
+        """Tune trials whose workers are to be killed: those that hang and did not notice themselves, and slow ones."""
+        found = {}
+        for trial_id, job in self.jobs.items():
+            silent, limit, rung = self._silence(trial_id), job.timeout_seconds, self._awaited.get(trial_id, 0)
+            if silent > limit * 1.25 + GRACE_SECONDS:
+                said = f"silent for more than {limit:g} s, and it did not notice itself"
+                found[trial_id] = (FailureReason.TIMED_OUT, said)
+            elif silent > self._paces.longest(rung) and self._controller.comes_again(job.trial, SLOW):
+                said = f"silent for {silent:.0f} s on the way to rung {rung}, usual are {self._paces.usual(rung):.0f} s"
+                found[trial_id] = (SLOW, said)
+        return found
 
 
 class _Asker(Searcher):
@@ -177,7 +206,7 @@ class _Asker(Searcher):
 
 
 class _Decider(FIFOScheduler):
-    """Answers every report with the controller's decision, and ends trials that hang."""
+    """Answers every report with the controller's decision, and ends trials that hang or have a slow worker."""
 
     _supports_buffered_results = False
 
@@ -194,11 +223,10 @@ class _Decider(FIFOScheduler):
         """As FIFO; Tune asks this once a loop, which makes it the place to look at the clock."""
         if self._desk.broken is not None:
             tune_controller._tune_controller.request_stop_experiment()
-        overdue = self._desk.overdue()
-        for trial in tune_controller.get_trials() if overdue else ():
-            if trial.trial_id in overdue:
-                message = f"silent for more than {overdue[trial.trial_id]:g} s, and it did not notice itself"
-                self._desk.close(trial.trial_id, FailureReason.TIMED_OUT, message)
+        hopeless = self._desk.hopeless()
+        for trial in tune_controller.get_trials() if hopeless else ():
+            if trial.trial_id in hopeless:
+                self._desk.close(trial.trial_id, *hopeless[trial.trial_id])
                 # A hung thread does not hear a polite stop; a killed actor is a failed Tune trial like any other.
                 ray.kill(trial.temporary_state.ray_actor)
         return super().choose_trial_to_run(tune_controller)
