@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridsearch.cli import session, show
+from hybridsearch.cli import kinds, session, show, spaces
 from hybridsearch.cli.show import Column, Format, FormatOption
 from hybridsearch.errors import InvalidSetting
 
@@ -89,20 +89,20 @@ def architecture(place: session.Session, target: str, space: str) -> "Architectu
     Raises:
         HybridSearchError: nothing of that name, or it cannot be read.
     """
+    from hybridsearch import yaml_files
     from hybridsearch.export import native, picks
-    from hybridsearch.search_spaces import catalog
     from hybridsearch.search_spaces.controls import controls
     from hybridsearch.spec.canonical import parse
 
-    if Path(target).suffix in (".yaml", ".yml"):
-        return native.read(Path(target))
+    if Path(target).suffix in (".yaml", ".yml") or Path(target).is_file():
+        return native.of(kinds.expect(yaml_files.read(Path(target)), "architecture"))
     study, colon, choice = target.partition(":")
     if colon:
         from hybridsearch.cli.pareto import read
 
         settings, stands = read(place, study)
         return parse(picks.pick(stands.points, choice, settings.objective_list).canonical)
-    known = controls(catalog.load(space))
+    known = controls(spaces.load(space))
     if target not in known:
         raise InvalidSetting(
             f"`{target}` is not a .yaml file, not STUDY:HASH, and not a control of space {space} ({', '.join(known)})"

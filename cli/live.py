@@ -36,7 +36,7 @@ def view(study: str, settings: "SearchSettings", *, quiet: bool) -> "Iterator[Vi
 
         yield Silent()
     elif not console.is_terminal:
-        show.note(f"{_clock()} search {study}: starting the workers")
+        show.note(f"{_clock()} search {study}: {_beginning(settings)}")
         yield Lines()
     else:
         from rich.live import Live
@@ -96,7 +96,7 @@ class Screen:
         snapshot = self._snapshot
         if snapshot is None:
             waited = show.duration(time.monotonic() - self._began)
-            return Group(Text(f"{self._study}: starting the workers, {waited}", style="bold"), *self._news())
+            return Group(Text(f"{self._study}: {_beginning(self._settings)}, {waited}", style="bold"), *self._news())
         parts: list[RenderableType] = [self._header(snapshot), self._states(snapshot), self._volume(snapshot)]
         parts += self._front(snapshot)
         parts += self._running(snapshot)
@@ -185,6 +185,10 @@ def sparkline(values: list[float]) -> str:
     shown = values[-SPARK_WIDTH:]
     top = max(shown, default=0.0)
     return "".join(SPARKS[round(value / top * (len(SPARKS) - 1))] for value in shown) if top > 0 else ""
+
+
+def _beginning(settings: "SearchSettings") -> str:
+    return "starting the workers" if settings.replay is None else "looking results up in a table"
 
 
 def _grid() -> "Table":

@@ -1,8 +1,8 @@
 """The program `hybridsearch`: its verbs, the options they share, and the end of every error."""
 
+import errno
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -49,13 +49,20 @@ def _version(asked: bool) -> None:
 def options(
     context: typer.Context,
     root: Annotated[
-        Path, typer.Option(envvar="HYBRIDSEARCH_ROOT", help="Folder of the store, of MLflow and of every study.")
+        Path,
+        typer.Option(
+            metavar="FOLDER", envvar="HYBRIDSEARCH_ROOT", help="Folder of the store, of MLflow and of every study."
+        ),
     ] = DEFAULT_ROOT,
     store: Annotated[
-        str | None, typer.Option(envvar="HYBRIDSEARCH_STORE", help="Database URL; default: a SQLite file in the root.")
+        str | None,
+        typer.Option(
+            metavar="URL", envvar="HYBRIDSEARCH_STORE", help="Database URL; default: a SQLite file in the root."
+        ),
     ] = None,
     tracking: Annotated[
-        str | None, typer.Option(help="MLflow tracking URI, or `none`; default: a SQLite file in the root.")
+        str | None,
+        typer.Option(metavar="URI", help="MLflow tracking URI, or `none`; default: a SQLite file in the root."),
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks of errors.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show results only, no progress.")] = False,
@@ -72,6 +79,9 @@ def options(
 
 def main() -> None:
     """Run the command line of this process, and end with its exit code."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell: `hybridsearch status >&-`
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process
     sys.exit(run(sys.argv[1:]))
 
 
@@ -92,13 +102,29 @@ def run(arguments: Sequence[str]) -> int:
         return _explain(str(error), error.exit_code, verbose)
     except (KeyboardInterrupt, typer.Abort):
         return 130
-    except BrokenPipeError:  # the reader, `head` for instance, has enough; Python must not complain when it flushes
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader, `head` for instance, has enough
+        _write_nowhere()
         return 1
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            return _unexpected(error, verbose)
+        _write_nowhere()
+        return _explain(
+            "the disk that standard output goes to is full; free some space, or write elsewhere", 1, verbose
+        )
     except Exception as error:
-        text = f"unexpected {type(error).__name__}: {error}"
-        return _explain(text if verbose else f"{text}; run again with -v", 1, verbose)
+        return _unexpected(error, verbose)
     return code if isinstance(code, int) else 0
+
+
+def _unexpected(error: Exception, verbose: bool) -> int:
+    text = f"unexpected {type(error).__name__}: {error}"
+    return _explain(text if verbose else f"{text}; run again with -v", 1, verbose)
+
+
+def _write_nowhere() -> None:
+    """What is still buffered for standard output is dropped: Python must not complain when it flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def hoist(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -125,7 +151,7 @@ def _usage(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         show.note(context.get_help() if context else str(error))
         return 2
-    text = str(getattr(error, "format_message", lambda: str(error))())
+    text = str(getattr(error, "format_message", lambda: str(error))()).replace("Value error, ", "")
     where = f"; see `{context.command_path} --help`" if context else ""
     show.failure(text.rstrip(".") + where)
     return 2
@@ -133,6 +159,8 @@ def _usage(error: Exception) -> int:
 
 def _explain(text: str, code: int, verbose: bool) -> int:
     if verbose:
+        import traceback
+
         traceback.print_exc()
     show.failure(text)
     return code

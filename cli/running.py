@@ -1,11 +1,14 @@
 """What `search` and `resume` share: the executor, the screen, and the summary at the end."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hybridsearch.cli import show
 from hybridsearch.cli.session import Session
+from hybridsearch.errors import HybridSearchError
 
 if TYPE_CHECKING:
     from hybridsearch.control.launch import Execute, Outcome
@@ -74,13 +77,14 @@ def summary(session: Session, outcome: "Outcome") -> int:
         settings = recorded_settings(store.study(outcome.study))
     stands = outcome.standing
     rows = show.point_rows(stands.front, settings.objective_list)
+    told = session.tracking != "none" and (settings.replay is None or bool(session.tracking))
     if rows:
         show.line(f"front of {outcome.study}: {len(rows)} of {len(stands.points)} finished trials\n")
         show.listing(rows, show.point_columns(settings.objective_list), show.Format.TABLE)
         show.line()
-        _next_commands(session, outcome.study)
+        _next_commands(session, outcome.study, mlflow=told)
     if outcome.ending == "interrupted":
-        show.note(f"interrupted; go on with:  hybridsearch resume {outcome.study}{session.options()}")
+        tell_interrupted(session, outcome.study)
         return INTERRUPTED
     if not stands.points:
         failed = outcome.counts.get(TrialState.FAILED, 0)
@@ -90,8 +94,25 @@ def summary(session: Session, outcome: "Outcome") -> int:
     return 0
 
 
-def _next_commands(session: Session, study: str) -> None:
+@contextmanager
+def interruptible(session: Session, study: str) -> Iterator[None]:
+    """A search that ends at once, by Ctrl-C before its workers listen or by a second one, says how it goes on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        with suppress(HybridSearchError), session.open_store() as store:
+            store.study(study)  # raises if the search was not recorded yet: then there is nothing to go on with
+            tell_interrupted(session, study)
+        raise
+
+
+def tell_interrupted(session: Session, study: str) -> None:
+    """How to go on with a study."""
+    show.note(f"interrupted; go on with:  hybridsearch resume {study}{session.options()}")
+
+
+def _next_commands(session: Session, study: str, *, mlflow: bool) -> None:
     options = session.options()
-    if session.tracking != "none":
+    if mlflow:
         show.line(f"look at it:     hybridsearch ui{options}    (MLflow, on http://127.0.0.1:5000)")
     show.line(f"take the knee:  hybridsearch export {study} --pick knee --out best.yaml{options}")

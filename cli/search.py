@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hybridsearch.cli import live, preview, running, session, show
-from hybridsearch.errors import InvalidSetting
+from hybridsearch.cli import kinds, live, preview, running, session, show
+from hybridsearch.errors import InvalidFile, InvalidSetting
 
 if TYPE_CHECKING:
     from hybridsearch.settings import SearchSettings
@@ -65,7 +65,7 @@ def search(
         preview.show_plan(*(_of_table(place, settings) if settings.replay else (settings, space)))
         return
     if settings.replay is not None:
-        raise typer.Exit(_replayed(running.on_paper(place), named(place, settings, config), space, address))
+        raise typer.Exit(_replayed(place, named(place, settings, config), space, address))
     settings = running.with_gpu(named(place, settings, config), address)
     raise typer.Exit(_run(place, settings, space, address))
 
@@ -77,7 +77,7 @@ def _run(place: session.Session, settings: "SearchSettings", space: "Document", 
     plan = launch.plan(settings, space, places)
     name = str(settings.study)
     execute = running.executor(address, places.study(name) / "ray.log")
-    with live.view(name, settings, quiet=place.quiet) as view:
+    with running.interruptible(place, name), live.view(name, settings, quiet=place.quiet) as view:
         outcome = launch.start(plan, execute, view, machine=running.machine(settings, address))
     return running.summary(place, outcome)
 
@@ -96,9 +96,10 @@ def _replayed(place: session.Session, settings: "SearchSettings", space: "Docume
 
     if address is not None:
         raise InvalidSetting("--replay trains nothing, so it needs no --address; leave one of them out")
-    plan = launch.plan(settings, space, place.places())
+    plan = launch.plan(settings, space, running.on_paper(place).places())
     execute, clock = replay.executor(plan.settings)
-    with live.view(str(settings.study), plan.settings, quiet=place.quiet) as view:
+    name = str(settings.study)
+    with running.interruptible(place, name), live.view(name, plan.settings, quiet=place.quiet) as view:
         outcome = launch.start(plan, execute, view, machine="", clock=clock)
     return running.summary(place, outcome)
 
@@ -115,7 +116,7 @@ def read(
     from hybridsearch.search_spaces import catalog, ready_made
     from hybridsearch.settings import SearchSettings
 
-    document = changed(ready_made.read(config), options, budget, given)
+    document = changed(kinds.expect(ready_made.read(config), "search"), options, budget, given)
     settings = document.validate(SearchSettings)
     if settings.replay is not None:
         folder = Path() if ("replay",) in document.origins else Path(document.source).parent
@@ -124,7 +125,7 @@ def read(
         return settings, document.section("space")
     # A path in the file is meant from the file's folder, one on the command line from here.
     folder = Path() if ("space",) in document.origins else Path(document.source).parent
-    return settings, catalog.document(settings.space, folder)
+    return settings, kinds.expect(catalog.document(settings.space, folder), "space")
 
 
 def changed(document: "Document", options: list[str], budget: str | None, given: dict[str, object]) -> "Document":
@@ -142,7 +143,11 @@ def changed(document: "Document", options: list[str], budget: str | None, given:
         key, equals, text = option.partition("=")
         if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
             raise InvalidSetting(f"option `-o {option}` is not understood; write `-o key=value`, e.g. `-o seed=1`")
-        data = override(document.data, key, parse_value(text))
+        try:
+            value = parse_value(text)
+        except InvalidFile as error:
+            raise InvalidFile(f"option `-o {option}`: {error}") from None
+        data = override(document.data, key, value)
         document = document.changed(tuple(key.split(".")), data, f"option `-o {option}`")
     if budget is not None:
         limits = parse(budget).model_dump(exclude_none=True)

@@ -1,12 +1,16 @@
 """`hybridsearch spaces`: the search spaces that come with the program, and the user's own."""
 
 import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hybridsearch.cli import preview, show
+from hybridsearch.cli import kinds, preview, show
 from hybridsearch.cli.show import Column, Format, FormatOption
+from hybridsearch.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from hybridsearch.search_spaces.space import Space
 
 app = typer.Typer(
     help="Search spaces: list the presets, show or check one, draw architectures from it.",
@@ -36,10 +40,9 @@ def list_spaces(form: FormatOption = Format.TABLE) -> None:
 @app.command("show", epilog=show.examples("hybridsearch spaces show layers", "hybridsearch spaces show my-space.yaml"))
 def show_space(space: SpaceArgument, form: FormatOption = Format.TABLE) -> None:
     """Show what a space holds: its size, mixers, rules, constraints and controls."""
-    from hybridsearch.search_spaces import catalog
     from hybridsearch.search_spaces.describe import describe
 
-    rows = describe(catalog.load(space))
+    rows = describe(load(space))
     if form is Format.TABLE:
         show.pairs(rows)
     elif form is Format.JSON:
@@ -51,10 +54,10 @@ def show_space(space: SpaceArgument, form: FormatOption = Format.TABLE) -> None:
 @app.command("check", epilog=show.examples("hybridsearch spaces check my-space.yaml"))
 def check(space: SpaceArgument) -> None:
     """Check a space: its grammar, and that something in it meets its constraints (else exit code 3)."""
-    from hybridsearch.search_spaces import catalog, size
+    from hybridsearch.search_spaces import size
     from hybridsearch.search_spaces.controls import controls
 
-    loaded = catalog.load(space)
+    loaded = load(space)
     preview.samples(loaded, 0, 1)
     compared = controls(loaded)
     found = size.count(loaded)
@@ -74,12 +77,26 @@ def sample(
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Draw architectures of a space at random, with what can be counted of them."""
-    from hybridsearch.search_spaces import catalog
     from hybridsearch.spec.canonical import canonical_json
 
-    drawn = preview.samples(catalog.load(space), seed, count)
+    drawn = preview.samples(load(space), seed, count)
     rows = preview.architecture_rows(drawn, at, control=False)
     if form is Format.JSON:
         described = [json.loads(canonical_json(architecture)) for architecture in drawn.values()]
         rows = [{**row, "architecture": text} for row, text in zip(rows, described, strict=True)]
     show.listing(rows, preview.ARCHITECTURE_COLUMNS, form)
+
+
+def load(source: str) -> "Space":
+    """The space of a preset or a file.
+
+    Raises:
+        InvalidFile: the file is missing, of another kind, or breaks the grammar.
+        InvalidSetting: no preset has this name.
+    """
+    from hybridsearch.search_spaces import catalog, ready_made
+
+    if source in ready_made.searches() and source not in catalog.presets():
+        space = ready_made.read(source).data["space"]
+        raise InvalidSetting(f"`{source}` is a search, not a space; its space is `{space}`")
+    return catalog.load(kinds.expect(catalog.document(source), "space"))

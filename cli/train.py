@@ -1,5 +1,6 @@
 """`hybridsearch train`: train an exported architecture on text, go on with a run, or let it write."""
 
+import shlex
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybridsearch.cli import session, show
+from hybridsearch.cli import kinds, session, show
 from hybridsearch.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -48,24 +49,39 @@ def train(
     temperature: Annotated[float, typer.Option(help="Of the writing; 0 takes the likeliest token.")] = 0.8,
 ) -> None:
     """Train an architecture on text files, and let it write. Ctrl-C saves; --resume goes on, on a CPU bit by bit."""
+    from hybridsearch import yaml_files
     from hybridsearch.export import native
 
-    described = native.read(architecture)
+    described = native.of(kinds.expect(yaml_files.read(architecture), "architecture"))
     place = session.of(context)
     folder = out or place.folder / "trained" / architecture.stem
     files = [*(data or []), *(more or [])]
+    if resume and not files:
+        _require_run(folder)
     if files or resume:
         changes = {"steps": steps, "batch": batch, "context": length, "learning_rate": learning_rate,
                    "precision": precision, "device": device, "seed": seed}  # fmt: skip
         settings = settings_of(folder, {k: v for k, v in changes.items() if v is not None}, resume=resume)
         result = _train(described, files, folder, settings, tokenizer, resume=resume, quiet=place.quiet)
         if not result.finished:
-            show.note(f"stopped at step {result.step}; go on with:  hybridsearch train {architecture} --resume")
+            again = f"hybridsearch train {shlex.quote(str(architecture))} --resume{_place(out, place)}"
+            show.note(f"stopped at step {result.step}; go on with:  {again}")
             raise typer.Exit(130)
     elif prompt is None:
         raise InvalidSetting("nothing to do; give text with --data, --resume to go on, or --prompt to let it write")
     if prompt is not None:
         _write(folder, prompt, tokens, temperature, seed or 0)
+
+
+def _require_run(folder: Path) -> None:
+    from hybridsearch.training.language_files import RunFolder
+
+    if not RunFolder(folder).exists:
+        raise InvalidSetting(f"{folder}: no training run here to go on with; begin one with --data, or correct --out")
+
+
+def _place(out: Path | None, place: session.Session) -> str:
+    return f" --out {shlex.quote(str(out))}" if out else place.options()
 
 
 def settings_of(folder: Path, changes: dict[str, Any], *, resume: bool) -> "LanguageSettings":
@@ -128,9 +144,10 @@ def _write(folder: Path, prompt: str, tokens: int, temperature: float, seed: int
     from hybridsearch.models.generation import Sampling
     from hybridsearch.training.language_text import load, stream
 
-    show.piece(prompt)
+    model = load(folder)
     sampling = Sampling(temperature=temperature)
-    for piece in stream(load(folder), prompt, tokens=tokens, sampling=sampling, seed=seed):
+    show.piece(prompt)
+    for piece in stream(model, prompt, tokens=tokens, sampling=sampling, seed=seed):
         show.piece(piece)
     show.line()
 

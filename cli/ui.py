@@ -1,6 +1,7 @@
 """`hybridsearch ui`: MLflow's pages of the searches, served to this machine."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -85,4 +86,5 @@ def _answers(port: int) -> bool:
 def _last_line(log: IO[bytes]) -> str:
     log.seek(0)
     lines = [text for text in log.read().decode(errors="replace").splitlines() if text.strip()]
-    return lines[-1][:300] if lines else "it said nothing"
+    errors = [text for text in lines if re.match(r"[\w.]*(Error|Exception)\b", text)]  # how a traceback ends
+    return (errors or lines)[-1][:300] if lines else "it said nothing"

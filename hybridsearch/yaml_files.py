@@ -5,16 +5,36 @@ Only `yaml.SafeLoader` is used: a file can hold data and nothing else. A key giv
 
 import types
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
 from hybridsearch.errors import InvalidFile
 
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
+PLAIN = {
+    "missing": "missing",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
+    "string_type": "expected text",
+    **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "expected keys and values"),
+    **dict.fromkeys(("list_type", "tuple_type"), "expected a list"),
+    "literal_error": "expected {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "needs at least {min_length} values, found {actual_length}",
+}
+"""Pydantic's kinds of problem in words that need no Python; all others keep their own."""
 
 
 class ProblemAt(ValueError):
@@ -135,9 +155,9 @@ class Document:
         inside: KeyPath = getattr(first.get("ctx", {}).get("error"), "path", ())
         path = (*self._real_path(first["loc"], first["type"] == "missing"), *inside)
         key = ".".join(str(part) for part in path) or "(top)"
-        text = first["msg"].removeprefix("Value error, ")
+        text = _plain(first)
         if first["type"] == "extra_forbidden":
-            text = f"unknown key; known here: {', '.join(sorted(_known_keys(model, first['loc']))) or 'none'}"
+            text = _unknown(str(first["loc"][-1]), sorted(_known_keys(model, first["loc"])))
         elif first["type"] != "missing" and not isinstance(first["input"], dict | list | tuple | BaseModel):
             text = f"{text}, found {first['input']!r}"
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -196,6 +216,18 @@ def _one_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
     return f"line {mark.line + 1}: {problem}" if mark is not None else problem
+
+
+def _plain(problem: "ErrorDetails") -> str:
+    """What pydantic says, in the words of a YAML file."""
+    words = PLAIN.get(problem["type"])
+    return problem["msg"].removeprefix("Value error, ") if words is None else words.format(**problem.get("ctx", {}))
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    close = get_close_matches(key, known, 1)
+    hint = f"; did you mean `{close[0]}`?" if close else ""
+    return f"unknown key; known here: {', '.join(known) or 'none'}{hint}"
 
 
 def _known_keys(model: type[BaseModel], location: KeyPath) -> set[str]:

@@ -8,6 +8,7 @@ from hybridsearch.errors import InvalidSetting
 from hybridsearch.yaml_files import Document
 
 SEARCHES = Path(__file__).parent / "searches"
+SPACES = Path(__file__).parent / "presets"
 
 
 def searches() -> dict[str, Path]:
@@ -27,6 +28,10 @@ def find(source: str) -> Path:
     path = Path(source)
     if path.suffix in (".yaml", ".yml") or path.is_file():
         return path
+    if (SPACES / f"{source}.yaml").is_file():
+        over = [name for name in known if yaml_files.read(known[name]).data.get("space") == source]
+        ready = f"`hybridsearch search {over[0]}` searches it, and so does" if over else "it is searched by"
+        raise InvalidSetting(f"`{source}` is a space, not a search; {ready} a file of your own with `space: {source}`")
     close = get_close_matches(source, known, 1)
     hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known)}"
     raise InvalidSetting(f"no search is called {source!r}{hint} (or give the path of a .yaml file)")

@@ -151,7 +151,15 @@ def read(path: Path) -> Architecture:
         InvalidFile: the file is missing, breaks its schema, or its hash is not that of its architecture; file, line
             and key are in the text.
     """
-    document = yaml_files.read(path)
+    return of(yaml_files.read(path))
+
+
+def of(document: yaml_files.Document) -> Architecture:
+    """The architecture of a file that is read already.
+
+    Raises:
+        InvalidFile: as for `read`.
+    """
     if "architecture" not in document.data and "layers" in document.data:
         return document.validate(Architecture)
     return _checked(document).architecture

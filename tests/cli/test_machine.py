@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from hybridsearch.cli import ui
+
 Cli = Callable[..., Any]
 SMALL = ("--contexts", "16,32", "--batches", "1,2", "--decode", "2", "--repeats", "3", "--vocabulary", "64")
 
@@ -68,6 +70,13 @@ def test_what_is_broken_fails_with_a_remedy_and_ends_with_two(cli: Cli) -> None:
 def test_doctor_prints_one_line_per_finding(cli: Cli) -> None:
     lines = cli("doctor").out.splitlines()
     assert all(line.split()[0] in ("ok", "warn", "fail", "->") for line in lines)
+
+
+def test_ui_tells_the_error_of_a_server_that_ends_not_its_last_line() -> None:
+    log = io.BytesIO(b"Traceback\nsqlalchemy.exc.OperationalError: read-only\n[SQL: x]\n(Background on this at: y)\n")
+    assert ui._last_line(log) == "sqlalchemy.exc.OperationalError: read-only"
+    assert ui._last_line(io.BytesIO(b"gone\n\n")) == "gone"
+    assert ui._last_line(io.BytesIO()) == "it said nothing"
 
 
 def test_ui_refuses_a_taken_port_a_missing_database_and_no_tracking(cli: Cli) -> None:

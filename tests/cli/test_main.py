@@ -123,6 +123,16 @@ def test_a_pipe_that_closes_early_is_no_error(searched: Any, tmp_path: Path) -> 
     assert done.stderr == ""
 
 
+def test_a_full_disk_and_a_closed_output_are_said_plainly(searched: Any, tmp_path: Path) -> None:
+    for redirection, code, said in (("> /dev/full", 1, "standard output goes to is full"), (">&-", 0, "")):
+        command = f"{sys.executable} -m hybridsearch status try --format json {redirection}"
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stderr.count("\n")) == (code, code)
+        assert said in done.stderr
+
+
 def test_an_address_where_nobody_listens_is_one_line(tmp_path: Path) -> None:
     done = program("--tracking", "none", "-q", "search", "quickstart", "--address", "127.0.0.1:9", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)

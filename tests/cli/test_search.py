@@ -75,7 +75,9 @@ def test_options_reach_the_recorded_settings(cli: Cli) -> None:
         (["-o", "evaluation.trainng.batch=3"], "`-o evaluation.trainng.batch=3`: `evaluation.trainng`: unknown key"),
         (["-o", "evaluation.training.batch=0"], "option `-o evaluation.training.batch=0`"),
         (["-o", "sampler"], "write `-o key=value`"),
-        (["-o", "sampler=[1"], "is not a YAML value"),
+        (["-o", "sampler=[1"], "option `-o sampler=[1`: `[1` is not a YAML value"),
+        (["-o", "budget=many"], "`budget`: expected keys and values, found 'many'"),
+        (["-o", "evaluation.training.bacth=1"], "did you mean `batch`?"),
         (["--budget", "20"], None),
         (["--budget", "5x"], "budget `5x` is not understood"),
         (["--study", "a/b"], "option `--study a/b`"),
@@ -168,6 +170,30 @@ def test_resume_takes_a_larger_budget_and_refuses_a_study_that_is_not_there(cli:
     unknown = cli("resume", "tri")
     assert (unknown.code, unknown.err.count("\n")) == (2, 1)
     assert "no study `tri`" in unknown.err and "nearest: try" in unknown.err
+
+
+def test_resuming_what_has_used_up_its_budget_says_so(cli: Cli, searched: Any) -> None:
+    again = cli("resume", "try")
+    assert again.code == 0
+    assert "nothing new was tried: 6 of 6 trials are done or under way" in again.err
+    assert "hybridsearch resume try --budget 12trials" in again.err
+    assert "nothing new" not in cli("resume", "try", "--budget", "7trials").err
+
+
+def test_a_second_ctrl_c_says_how_to_go_on(
+    cli: Cli, evaluate_with: Callable[[Evaluator], None], evaluators: dict[str, Evaluator]
+) -> None:
+    def stopping(job: Job) -> Iterator[Report]:
+        if job.trial == 2:
+            raise KeyboardInterrupt
+        yield from evaluators["fake"](job)
+
+    evaluate_with(stopping)
+    result = cli("search", "try.yaml", "--root", "there")
+    assert (result.code, result.out) == (130, "")
+    assert "interrupted; go on with:  hybridsearch resume try --root there --tracking none" in result.err
+    evaluate_with(evaluators["fake"])
+    assert cli("resume", "try", "--root", "there").code == 0
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(cli: Cli) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from hybridsearch.cli.main import run
 from hybridsearch.db.store import Store, default_url
 from hybridsearch.trial import Evaluator, Job
 from hybridsearch.workers.replay import evaluator
@@ -112,6 +113,16 @@ def test_an_interrupted_replay_goes_on(cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert all(row[2] in ("finished", "stopped") for row in after)
     assert [row[1] for row in after[: len(before)]] == [row[1] for row in before]
     assert max(row[4] for row in after) > max(row[4] for row in before)
+
+
+@pytest.mark.usefixtures("table")
+def test_a_replay_speaks_of_no_workers_and_of_no_option_that_was_not_given(capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert run([*REPLAY, "--study", "quiet", "--budget", "2trials"]) == 0
+    said = capsys.readouterr()
+    assert "search quiet: looking results up in a table" in said.err
+    assert said.out.splitlines()[-1] == "take the knee:  hybridsearch export quiet --pick knee --out best.yaml"
+    assert "hybridsearch ui" not in said.out
 
 
 @pytest.mark.usefixtures("table")

@@ -1,10 +1,14 @@
 """Training an exported architecture through the command line, a few steps of it."""
 
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from hybridsearch.training import language
 
 Cli = Callable[..., Any]
 ARCHITECTURE = """
@@ -55,13 +59,27 @@ def test_out_takes_the_run_elsewhere_and_keeps_two_apart(cli: Cli, book: None) -
         (["--data", "book1.txt", "--device", "tpu"], "device `tpu` is not known"),
         (["--data", "book1.txt", "--steps", "0"], "steps 0 is below 1"),
         (["--prompt", "x"], "no training run here"),
+        (["--resume"], "no training run here to go on with; begin one with --data"),
         (["--data", "book1.txt", "--context", "100000"], ""),
     ],
 )
 def test_what_is_wrong_is_one_line(cli: Cli, book: None, words: list[str], said: str) -> None:
     result = cli("train", "tiny.yaml", *words)
-    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert said in result.err
+
+
+def test_ctrl_c_says_how_the_run_goes_on_where_it_is(cli: Cli, book: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*arguments: Any, on_update: Any, stop: Callable[[], bool], **options: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop()
+        return language.Result(folder=Path("mine"), step=3, finished=False, last=None, best=None)
+
+    monkeypatch.setattr(language, "train", interrupted)
+    for words, again in ((["--out", "my run"], " --out 'my run'"), (["--root", "there"], " --root there")):
+        result = cli("train", "tiny.yaml", "--data", "book1.txt", *words)
+        assert result.code == 130
+        assert f"go on with:  hybridsearch train tiny.yaml --resume{again}" in result.err
 
 
 def test_a_file_that_is_no_architecture_is_named(cli: Cli, book: None) -> None:

@@ -63,7 +63,7 @@ def test_a_space_inside_a_study_has_the_lines_of_its_file(tmp_path: Path) -> Non
 
 def test_a_list_in_place_of_keys_is_refused() -> None:
     text = "depth: 2\nwidth: 16\nmixers:\n  full: {head_dim: 8}\n  delta: {head_dim: 8}\nreference:\n  - 3\n"
-    with pytest.raises(InvalidFile, match=r"x, line 6: `reference`: Input should be a valid dictionary"):
+    with pytest.raises(InvalidFile, match=r"x, line 6: `reference`: expected keys and values"):
         catalog.load(Document(text, "x"))
 
 

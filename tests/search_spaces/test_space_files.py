@@ -41,9 +41,9 @@ def test_the_good_file_is_good(file_of: Write) -> None:
         ("width: 32", "widht: 32", 2, "`widht`: unknown key; known here: constraints, depth, "),
         ("    head_dim: [4, 8]", "    haed_dim: [4, 8]", 8, "`mixers.gdn.haed_dim`: unknown key; known here: gate, "),
         ("    heads: 2", "    heads: two", 7, "`mixers.gdn.heads`: "),
-        ("    heads: 2", "    heads: 0", 7, "greater than or equal to 1, found 0"),
+        ("    heads: 2", "    heads: 0", 7, "must be at least 1, found 0"),
         ("    heads: 2", "    heads: true", 7, "`mixers.gdn.heads`: "),
-        ("[4, 8]", "[4, 8.5]", 8, "`mixers.gdn.head_dim.1`: Input should be a valid integer, found 8.5"),
+        ("[4, 8]", "[4, 8.5]", 8, "`mixers.gdn.head_dim.1`: expected a whole number, found 8.5"),
         ("[4, 8]", "[4, 4]", 8, "`mixers.gdn.head_dim`: 4 is listed twice"),
         ("[4, 8]", "[]", 8, "`mixers.gdn.head_dim`: "),
         ("kind: gated_delta", "kind: gated_dleta", 5, "`mixers.gdn`: Input tag 'gated_dleta' found using 'kind'"),
@@ -55,7 +55,7 @@ def test_the_good_file_is_good(file_of: Write) -> None:
         ("free: [full, gdn]", "free: [full, gdm]", 11, "`layers.free`: 'gdm' is not on the menu"),
         ("[3:1, 1:0]", "[3:1, 3-1]", 13, "`layers.pattern.ratio.1`: "),
         ("[3:1, 1:0]", "[3:1, 0:0]", 13, "`layers.pattern.ratio.1`: 0:0 has no layers"),
-        ("[uniform, last]", "[uniform, lats]", 14, "`layers.pattern.placement.1`: Input should be 'uniform', 'first'"),
+        ("[uniform, last]", "[uniform, lats]", 14, "`layers.pattern.placement.1`: expected 'uniform', 'first'"),
         (
             "maximum: 2",
             "maximun: 2",
@@ -73,7 +73,7 @@ def test_the_good_file_is_good(file_of: Write) -> None:
             1,
             "`depth.minimum`: minimum must be a whole number from 1 up, found None",
         ),
-        ("depth: [2, 4]", "depth: deep", 1, "`depth`: Input should be a valid integer, found 'deep'"),
+        ("depth: [2, 4]", "depth: deep", 1, "`depth`: expected a whole number, found 'deep'"),
     ],
 )
 def test_a_wrong_file_is_refused_with_its_line(file_of: Write, old: str, new: str, line: int, text: str) -> None:
