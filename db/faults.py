@@ -38,6 +38,21 @@ def shown(url: URL) -> str:
     return url.render_as_string(hide_password=True)
 
 
+class ConnectionLost(StoreUnavailable):
+    """The server went away inside a transaction: nothing of it has happened, unless its commit was under way."""
+
+
+def is_away(error: OperationalError) -> bool:
+    """Whether a server that answered before does not for now: it is down, ends, starts, or has too many connections."""
+    state = getattr(error.orig, "sqlstate", None) or ""
+    return state[:2] in ("", "08", "53", "57")
+
+
+def is_lost(error: DBAPIError) -> bool:
+    """Whether the server has ended the connection."""
+    return error.connection_invalidated
+
+
 @contextmanager
 def explained(url: URL) -> Iterator[None]:
     """Turn what the database or its driver raises inside into one line.

@@ -1,7 +1,8 @@
 """The store: everything a search knows, in one database. The only class of this package that others use.
 
 Records come out frozen and fresh. Every method is one transaction: it happens as a whole or not at all, and survives
-kill -9 once it returned. Threads may share a store; a process opens its own, by URL.
+kill -9 once it returned. Threads may share a store; a process opens its own, by URL. A PostgreSQL server that goes away
+is waited for.
 """
 
 import time
@@ -17,7 +18,7 @@ from hybridsearch.db.connect import default_url
 from hybridsearch.db.reader import Reader
 from hybridsearch.db.records import Event, EventRecord, Final, StudyRecord, Tally, TrialRecord, evaluation_digest
 from hybridsearch.db.studies import STALE_SECONDS, this_process
-from hybridsearch.db.transactions import Transactions
+from hybridsearch.db.transactions import Transactions, lasting
 from hybridsearch.errors import FailureReason
 from hybridsearch.trial import Candidate, Report, TrialState
 
@@ -106,6 +107,7 @@ class Store(Reader):
             studies.insert_study(connection, values)
             return studies.find_study(connection, name)
 
+    @lasting
     def claim(self, study: str, owner: str | None = None, *, stale_seconds: float = STALE_SECONDS) -> str | None:
         """Become the one process that runs the study; from then on a write fails once another has taken it over.
 
@@ -128,11 +130,13 @@ class Store(Reader):
             with self._transactions.write() as connection:
                 studies.release_study(connection, study, owner)
 
+    @lasting
     def renew(self, study: str, settings_json: str) -> None:
         """Record the settings that a resumed study goes on with, e.g. a larger budget."""
         with self._transactions.write_study(study) as (connection, key):
             studies.renew_settings(connection, key, settings_json)
 
+    @lasting
     def heartbeat(self, study: str, seconds: float = 0.0) -> float:
         """Say that the search is alive, add `seconds` of search time, and return the search time over all resumes."""
         with self._transactions.write_study(study) as (connection, key):
@@ -140,6 +144,7 @@ class Store(Reader):
 
     # candidates and trials
 
+    @lasting
     def add_trial(
         self,
         study: str,
@@ -167,11 +172,15 @@ class Store(Reader):
         }
         with self._transactions.write_study(study) as (connection, key):
             now = self._clock()
+            known = trials.newest(connection, key, study) if self._transactions.in_doubt else None
+            if known is not None and (known.candidate.hash, known.seed) == (candidate.hash, seed):
+                return known
             added = trials.insert_trial(connection, key, study, candidate, values, now)
             event = Event(kind=state.value, message=note or f"proposed by {sampler}", trial=added.number)
             studies.insert_event(connection, key, event, now)
             return added
 
+    @lasting
     def set_state(
         self,
         study: str,
@@ -201,6 +210,7 @@ class Store(Reader):
         """
         return self.record(study, report)
 
+    @lasting
     def record(
         self, study: str, report: Report, *, state: TrialState | None = None, event: Event | None = None
     ) -> bool:
@@ -222,6 +232,7 @@ class Store(Reader):
 
     # events
 
+    @lasting
     def add_event(self, study: str, event: Event) -> None:
         """Record something that was decided or noticed."""
         with self._transactions.write_study(study) as (connection, key):

@@ -235,6 +235,11 @@ def load_trials(
         return [_trial_of(row, study, tuple(found.get(row.number, ()))) for row in connection.execute(trials)]
 
 
+def newest(connection: Connection, key: int, study: str) -> TrialRecord | None:
+    """The trial of the highest number, or none."""
+    return next(iter(load_trials(connection, key, study, number=count(connection, key) - 1)), None)
+
+
 def load_trial(connection: Connection, key: int, study: str, number: int) -> TrialRecord:
     """One trial.
 

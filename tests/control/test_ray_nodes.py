@@ -66,7 +66,7 @@ def nodes() -> Iterator[Nodes]:
     """A cluster of one node with one CPU."""
     cluster = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     yield cluster
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def test_a_node_joins_works_is_lost_and_another_takes_its_place(make: Make, tmp_path: Path, nodes: Nodes) -> None:

@@ -74,8 +74,8 @@ def make_cluster(folder: Path, initdb: str, user: str | None) -> None:
         pytest.fail(f"initdb failed: {made.stderr[-2000:]}")
 
 
-def start_server(folder: Path, postgres: str, user: str | None, port: int) -> "subprocess.Popen[bytes]":
-    options = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", *FAST]
+def start_server(folder: Path, postgres: str, user: str | None, port: int, *more: str) -> "subprocess.Popen[bytes]":
+    options = [f"port={port}", "listen_addresses=127.0.0.1", f"unix_socket_directories={folder}", *FAST, *more]
     with (folder / "log").open("wb") as log:
         return subprocess.Popen(
             [postgres, "-D", "data", *(part for option in options for part in ("-c", option))],
@@ -121,6 +121,45 @@ def postgresql_server() -> Iterator[str]:
             server.wait(timeout=20)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+class Server:
+    """A PostgreSQL server of a test's own, to be stopped and started."""
+
+    def __init__(self, folder: Path, postgres: str, user: str | None) -> None:
+        self._folder, self._postgres, self._user, self._port = folder, postgres, user, free_port()
+        self.url = f"postgresql+psycopg://tester@127.0.0.1:{self._port}/postgres"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        # As servers usually are: a commit that was told survives the end of the process.
+        options = (self._folder, self._postgres, self._user, self._port)
+        self._process = start_server(*options, "synchronous_commit=on")
+        wait_until_it_answers(self._process, self._port, self._folder / "log")
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """SIGINT ends all connections at once, SIGQUIT does not even finish what it writes."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(timeout=20)
+            self._process = None
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    initdb, postgres = program("initdb"), program("postgres")
+    if initdb is None or postgres is None:
+        pytest.skip("no PostgreSQL server program; install postgresql")
+    folder = Path(tempfile.mkdtemp(prefix="hybridsearch-postgresql-", dir=memory()))
+    user = server_user()
+    if user is not None:
+        shutil.chown(folder, user)
+    make_cluster(folder, initdb, user)
+    server = Server(folder, postgres, user)
+    server.start()
+    yield server
+    server.stop(signal.SIGQUIT)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
