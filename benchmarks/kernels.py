@@ -11,10 +11,7 @@ An operation joins by a line in `kernel_cases`.
 import argparse
 import json
 import math
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +21,7 @@ from pathlib import Path
 import torch
 from kernel_cases import OPERATIONS
 from kernel_cases.case import Operation, Row, Run, Shape, Spread
+from kernel_cases.machine import machine
 
 WRONG = 0.01
 """Relative error above which an implementation is not timed."""
@@ -137,27 +135,6 @@ def measure(name: str, build: Callable[[Shape], Operation], shape: Shape, kinds:
         for kind, taken in eager_times(runs).items():
             setattr(rows[kind], f"eager_{prefix}_us", taken)
     return list(rows.values())
-
-
-def machine() -> dict[str, str]:
-    """What the numbers belong to."""
-    import triton
-
-    found = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "triton": triton.__version__}
-    found |= {"python": platform.python_version(), "cudnn": str(torch.backends.cudnn.version())}
-    found["commit"] = (
-        os.environ.get("COMMIT")
-        or subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-        ).stdout.strip()
-    )
-    try:
-        import fla
-
-        found["fla"] = fla.__version__
-    except ImportError:
-        pass
-    return found
 
 
 def ratios(rows: list[Row]) -> dict[str, float]:
