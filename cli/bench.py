@@ -39,14 +39,17 @@ def bench(
         list[str],
         typer.Argument(metavar="ARCH.yaml|STUDY:HASH|CONTROL...", help="What to measure; several take turns."),
     ],
-    space: Annotated[str, typer.Option(help="Space whose controls full, linear and three_to_one are meant.")] = "tiny",
+    space: Annotated[
+        str,
+        typer.Option(metavar="NAME|FILE.yaml", help="Space whose controls full, linear and three_to_one are meant."),
+    ] = "tiny",
     contexts: Annotated[str, typer.Option(metavar="N,N", help="Tokens in memory, rising.")] = "512,4096",
     batches: Annotated[str, typer.Option(metavar="N,N", help="Sequences at once, rising.")] = "1,8",
-    decode: Annotated[int, typer.Option(min=1, help="Tokens decoded in one repeat.")] = 16,
-    repeats: Annotated[int, typer.Option(min=3, help="Timed repeats.")] = 7,
-    vocabulary: Annotated[int, typer.Option(min=2, help="Tokens of the vocabulary.")] = 8192,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    decode: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens decoded in one repeat.")] = 16,
+    repeats: Annotated[int, typer.Option(metavar="N", min=3, help="Timed repeats.")] = 7,
+    vocabulary: Annotated[int, typer.Option(metavar="N", min=2, help="Tokens of the vocabulary.")] = 8192,
+    precision: Annotated[str, typer.Option(metavar="float32|bfloat16", help="Of weights and products.")] = "float32",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where it runs.")] = "auto",
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Measure prefill and decode throughput: medians and quartiles, alone on the machine, repeats taking turns."""

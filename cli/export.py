@@ -19,7 +19,7 @@ SCREEN = "-"
 
 def export(
     context: typer.Context,
-    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")],
     pick: Annotated[
         str,
         typer.Option(

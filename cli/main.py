@@ -26,17 +26,17 @@ app = typer.Typer(
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-app.command("search", epilog=search.EXAMPLES)(search.search)
-app.command("resume", epilog=resume.EXAMPLES)(resume.resume)
-app.command("status", epilog=status.EXAMPLES)(status.status)
-app.command("pareto", epilog=pareto.EXAMPLES)(pareto.pareto)
-app.command("export", epilog=export.EXAMPLES)(export.export)
-app.command("train", epilog=train.EXAMPLES)(train.train)
-app.add_typer(spaces.app, name="spaces")
-app.add_typer(table.app, name="table")
-app.command("bench", epilog=bench.EXAMPLES)(bench.bench)
-app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
-app.command("ui", epilog=ui.EXAMPLES)(ui.ui)
+app.command("search", short_help="Start a search, from a preset or a YAML file.", epilog=search.EXAMPLES)(search.search)
+app.command("resume", short_help="Go on with a study, also after a crash.", epilog=resume.EXAMPLES)(resume.resume)
+app.command("status", short_help="List the studies, or show how one stands.", epilog=status.EXAMPLES)(status.status)
+app.command("pareto", short_help="Show the front of a study.", epilog=pareto.EXAMPLES)(pareto.pareto)
+app.command("export", short_help="Write an architecture of a study as YAML.", epilog=export.EXAMPLES)(export.export)
+app.command("train", short_help="Train an architecture on text, and let it write.", epilog=train.EXAMPLES)(train.train)
+app.add_typer(spaces.app, name="spaces", short_help="List, show, check and sample search spaces.")
+app.add_typer(table.app, name="table", short_help="Build and show tables of finished trainings.")
+app.command("bench", short_help="Measure throughput of architectures side by side.", epilog=bench.EXAMPLES)(bench.bench)
+app.command("doctor", short_help="Check what works on this machine.", epilog=doctor.EXAMPLES)(doctor.doctor)
+app.command("ui", short_help="Serve MLflow's pages of the studies.", epilog=ui.EXAMPLES)(ui.ui)
 
 
 def _version(asked: bool) -> None:
@@ -45,7 +45,16 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(epilog=show.examples("hybridsearch search quickstart", "hybridsearch status", "hybridsearch doctor"))
+EXAMPLES = show.examples(
+    "hybridsearch doctor",
+    "hybridsearch search quickstart",
+    "hybridsearch status quickstart",
+    "hybridsearch export quickstart --pick knee --out best.yaml",
+    "hybridsearch train best.yaml --data book.txt",
+)
+
+
+@app.callback(epilog=EXAMPLES)
 def options(
     context: typer.Context,
     root: Annotated[

@@ -19,14 +19,14 @@ EXAMPLES = show.examples(
 
 def resume(
     context: typer.Context,
-    study: Annotated[str, typer.Argument(help="Name of the study.")],
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study.")],
     budget: Annotated[
         str | None,
         typer.Option(
             metavar="20trials|30m|2h|20trials,30m", help="New budget of the whole search, what is done included."
         ),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once.")] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Trials at once.")] = None,
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT|auto", help="A running Ray cluster; default: this machine.")
     ] = None,

@@ -40,8 +40,10 @@ def search(
             metavar="auto|random|evolution|prior|cluster|nsga2|tpe|qlognehvi", help="Who proposes architectures."
         ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of everything random.")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Trials at once; default: as many as fit.")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed of everything random.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Trials at once; default: as many as fit.")
+    ] = None,
     study: Annotated[str | None, typer.Option(metavar="NAME", help="Name in the store; default: the file's.")] = None,
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT|auto", help="A running Ray cluster; default: this machine.")

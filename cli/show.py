@@ -31,7 +31,10 @@ class Format(StrEnum):
     CSV = "csv"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to print; json and csv have every column.")]
+FormatOption = Annotated[
+    Format,
+    typer.Option("--format", "-f", metavar="table|json|csv", help="How to print; json and csv have every column."),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,11 @@ app = typer.Typer(
 SpaceArgument = Annotated[str, typer.Argument(metavar="NAME|FILE.yaml", help="A preset, or a file.")]
 
 
-@app.command("list", epilog=show.examples("hybridsearch spaces list", "hybridsearch spaces list --format json"))
+@app.command(
+    "list",
+    short_help="List the spaces, and the searches over them.",
+    epilog=show.examples("hybridsearch spaces list", "hybridsearch spaces list --format json"),
+)
 def list_spaces(form: FormatOption = Format.TABLE) -> None:
     """List the spaces, and the ready-made searches over them."""
     from hybridsearch.search_spaces import catalog, ready_made
@@ -37,7 +41,11 @@ def list_spaces(form: FormatOption = Format.TABLE) -> None:
     show.listing(rows, columns, form)
 
 
-@app.command("show", epilog=show.examples("hybridsearch spaces show layers", "hybridsearch spaces show my-space.yaml"))
+@app.command(
+    "show",
+    short_help="Show what a space holds.",
+    epilog=show.examples("hybridsearch spaces show layers", "hybridsearch spaces show my-space.yaml"),
+)
 def show_space(space: SpaceArgument, form: FormatOption = Format.TABLE) -> None:
     """Show what a space holds: its size, mixers, rules, constraints and controls."""
     from hybridsearch.search_spaces.describe import describe
@@ -51,7 +59,7 @@ def show_space(space: SpaceArgument, form: FormatOption = Format.TABLE) -> None:
         show.listing([{"property": name, "value": value} for name, value in rows], [], form)
 
 
-@app.command("check", epilog=show.examples("hybridsearch spaces check my-space.yaml"))
+@app.command("check", short_help="Check a space.", epilog=show.examples("hybridsearch spaces check my-space.yaml"))
 def check(space: SpaceArgument) -> None:
     """Check a space: its grammar, and that something in it meets its constraints (else exit code 3)."""
     from hybridsearch.search_spaces import size
@@ -67,13 +75,16 @@ def check(space: SpaceArgument) -> None:
 
 @app.command(
     "sample",
+    short_help="Draw architectures of a space at random.",
     epilog=show.examples("hybridsearch spaces sample tiny", "hybridsearch spaces sample full --count 100 -f json"),
 )
 def sample(
     space: SpaceArgument,
-    count: Annotated[int, typer.Option(min=1, help="How many.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Equal seeds draw equal architectures.")] = 0,
-    at: Annotated[int, typer.Option("--context", min=1, help="Tokens at which state bytes are counted.")] = 4096,
+    count: Annotated[int, typer.Option(metavar="N", min=1, help="How many.")] = 5,
+    seed: Annotated[int, typer.Option(metavar="N", min=0, help="Equal seeds draw equal architectures.")] = 0,
+    at: Annotated[
+        int, typer.Option("--context", metavar="N", min=1, help="Tokens at which state bytes are counted.")
+    ] = 4096,
     form: FormatOption = Format.TABLE,
 ) -> None:
     """Draw architectures of a space at random, with what can be counted of them."""

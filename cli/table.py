@@ -30,7 +30,7 @@ app = typer.Typer(
 )
 
 
-@app.command("build", epilog=BUILD_EXAMPLES)
+@app.command("build", short_help="Write finished trainings as one file.", epilog=BUILD_EXAMPLES)
 def build(
     context: typer.Context,
     sources: Annotated[
@@ -53,7 +53,7 @@ def build(
     show.note(f"wrote {output}: {len(table.candidates):,} candidates, {len(table.runs):,} runs")
 
 
-@app.command("show", epilog=SHOW_EXAMPLES)
+@app.command("show", short_help="Show what such a file holds.", epilog=SHOW_EXAMPLES)
 def show_table(
     table: Annotated[Path, typer.Argument(metavar="TABLE.parquet", help="The file.")],
     form: FormatOption = Format.TABLE,

@@ -28,25 +28,31 @@ EXAMPLES = show.examples(
 def train(
     context: typer.Context,
     architecture: Annotated[Path, typer.Argument(metavar="ARCH.yaml", help="As `hybridsearch export` writes it.")],
-    more: Annotated[list[Path] | None, typer.Argument(metavar="[FILES]...", help="More text files.")] = None,
+    more: Annotated[list[Path] | None, typer.Argument(metavar="FILES", help="More text files.")] = None,
     data: Annotated[
         list[Path] | None, typer.Option("--data", metavar="FILES...", help="UTF-8 text files to train on.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; default: in the root, by name.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    prompt: Annotated[str | None, typer.Option(help="Write a continuation of this, after training if any.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps. [1000]", show_default=False)] = None,
-    batch: Annotated[int | None, typer.Option(help="Sequences a step. [16]", show_default=False)] = None,
-    length: Annotated[
-        int | None, typer.Option("--context", help="Tokens of a sequence. [256]", show_default=False)
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The run's folder; default: in the root, by name.")
     ] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Peak. [0.001]", show_default=False)] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, float32 or bfloat16. [auto]")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. [auto]")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of weights and data. [0]")] = None,
-    tokenizer: Annotated[Path | None, typer.Option(help="A tokenizer.json; default: bytes.")] = None,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to write after the prompt.")] = 200,
-    temperature: Annotated[float, typer.Option(help="Of the writing; 0 takes the likeliest token.")] = 0.8,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Write a continuation of this, after training if any.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(metavar="N", help="Optimiser steps. [1000]", show_default=False)] = None,
+    batch: Annotated[int | None, typer.Option(metavar="N", help="Sequences a step. [16]", show_default=False)] = None,
+    length: Annotated[
+        int | None, typer.Option("--context", metavar="N", help="Tokens of a sequence. [256]", show_default=False)
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option(metavar="X", help="Peak. [0.001]", show_default=False)] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="auto|float32|bfloat16", help="Of matrix products. [auto]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(metavar="auto|cpu|cuda", help="Where it trains. [auto]")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed of weights and data. [0]")] = None,
+    tokenizer: Annotated[Path | None, typer.Option(metavar="FILE", help="A tokenizer.json; default: bytes.")] = None,
+    tokens: Annotated[int, typer.Option(metavar="N", min=1, help="Tokens to write after the prompt.")] = 200,
+    temperature: Annotated[float, typer.Option(metavar="X", help="Of the writing; 0 takes the likeliest token.")] = 0.8,
 ) -> None:
     """Train an architecture on text files, and let it write. Ctrl-C saves; --resume goes on, on a CPU bit by bit."""
     from hybridsearch import yaml_files

@@ -25,7 +25,8 @@ PATIENCE_SECONDS = 10.0
 
 
 def ui(
-    context: typer.Context, port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = PORT
+    context: typer.Context,
+    port: Annotated[int, typer.Option(metavar="N", min=1, max=65535, help="Port to listen on.")] = PORT,
 ) -> None:
     """Serve MLflow's pages on 127.0.0.1 until Ctrl-C."""
     from hybridsearch.reporting.mlflow_places import prepare_environment, serve_command

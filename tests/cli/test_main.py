@@ -6,16 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
+from hybridsearch import __main__ as entry
 from hybridsearch import __version__
 from hybridsearch.cli import main
 from hybridsearch.errors import ClusterUnreachable, Infeasible, UnknownStudy
 
 Cli = Callable[..., Any]
-VERBS = ("search", "resume", "status", "pareto", "export", "train", "bench", "doctor", "ui", "spaces")
+VERBS = ("search", "resume", "status", "pareto", "export", "train", "bench", "doctor", "ui", "spaces", "table")
 
 
 def program(*words: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -92,6 +94,22 @@ def test_ctrl_c_ends_with_130_and_no_words(cli: Cli, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("hybridsearch.cli.session.Session.open_store", interrupted)
     assert (cli("status").code, cli("status").err) == (130, "")
+
+
+def test_ctrl_c_while_the_program_loads_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Loading(ModuleType):
+        def __getattr__(self, name: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "hybridsearch.cli.main", Loading("loading"))
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 130
+
+
+def test_no_verb_is_cut_short_in_the_list_of_verbs(cli: Cli) -> None:
+    for words in ([], ["spaces"], ["table"]):
+        assert "..." not in cli(*words, "--help").out.split("Commands:")[1]
 
 
 def test_help_and_status_load_nothing_heavy(tmp_path: Path) -> None:
