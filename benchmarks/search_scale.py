@@ -1,9 +1,10 @@
 """What a search of 10,000 trials costs: time of an ask, tell and record, of the reading commands, and memory.
 
-`python benchmarks/search_scale.py [--trials N] [--output results/search_scale.json]` fills a SQLite store with
-finished, stopped and failed trials of the space `layers` (random architectures, made-up numbers of the size of real
-reports), then lets a controller go on from there, a fresh one for every sampler. Times are medians, in milliseconds of
-wall clock beside the process's own CPU time; commands run as processes of their own.
+`python benchmarks/search_scale.py [--trials N] [--output results/search_scale.json]` runs whole searches in the space
+`layers`, from nothing, with made-up numbers of the size of real reports, early stopping as it is by default, and every
+tenth trial failing: one with random draws and one with the sampler that `auto` picks. Other samplers go on where the
+random search ends. Every search is a process of its own. Times are of one job (ask, start, tell and record, without the
+work of the worker), in milliseconds of wall clock beside the process's own CPU time.
 """
 
 import argparse
@@ -12,16 +13,17 @@ import os
 import platform
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from hybridsearch.control.candidates import describe
 from hybridsearch.control.launch import plan
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.loop import Controller, Plan
@@ -30,15 +32,18 @@ from hybridsearch.db.store import Store
 from hybridsearch.errors import FailureReason
 from hybridsearch.reporting.reporter import NullReporter
 from hybridsearch.search.scheduler import Action
-from hybridsearch.search_spaces import catalog, sampling
+from hybridsearch.search_spaces import catalog
 from hybridsearch.settings import SearchSettings
-from hybridsearch.trial import Measurement, Report, TrialState
+from hybridsearch.trial import Failure, Measurement, Report
 
 STUDY = "large"
-ROUNDS = 30
-"""Trials of each sampler that are timed."""
-FOUND_AT_START = 3
-"""Rounds left out: the first ones fill caches, as they do once in a search."""
+SIZES = (1_000, 2_000, 5_000, 10_000)
+"""Trials at which memory is read and times are told."""
+TIMED = 200
+"""Latest jobs that the times are of."""
+FURTHER = 200
+"""Trials of the samplers that go on where the random search ends."""
+WHOLE = ("random", "cluster")
 
 
 def report(trial: int, rung: int, steps: int, rng: random.Random) -> Report:
@@ -55,65 +60,110 @@ def report(trial: int, rung: int, steps: int, rng: random.Random) -> Report:
     )  # fmt: skip
     throughput = {m.key: m.tokens_per_second for m in measured}
     last = {"prefill_tokens_per_second": speeds[3], "decode_tokens_per_second": speeds[7], "cache_bytes": 1e5}
-    replicates = {name: (value, value) for name, value in metrics.items()}
+    replicates = {name: (value * 0.97, value * 1.03) for name, value in metrics.items()}
     return Report(
         trial=trial, rung=rung, steps=steps, metrics={**metrics, **throughput, **last}, replicates=replicates,
         measurements=measured, seconds=20.0, device="benchmark", peak_bytes=10**8,
     )  # fmt: skip
 
 
-def fill(store: Store, search: Plan, count: int) -> None:
-    """Record `count` trials: of ten, five stop at the first rung, one at the second, three finish, and one fails."""
-    rng = random.Random(0)
-    seen: set[str] = set()
-    ladder = search.settings.evaluation.rungs.ladder
-    while len(seen) < count:
-        candidate = describe(sampling.sample(search.space, rng), 4096)
-        if candidate.hash in seen:
-            continue
-        seen.add(candidate.hash)
-        number = store.add_trial(STUDY, candidate, sampler="random", seed=len(seen)).number
-        store.set_state(STUDY, number, TrialState.RUNNING)
-        if number % 10 == 9:
-            store.set_state(STUDY, number, TrialState.FAILED, reason=FailureReason.OUT_OF_MEMORY, message="9 GB")
-            continue
-        reached = (1, 1, 1, 1, 1, 2, 3, 3, 3)[number % 10]
-        for fidelity in ladder[:reached]:
-            ended = TrialState.FINISHED if fidelity is ladder[-1] else TrialState.STOPPED
-            state = ended if fidelity is ladder[reached - 1] else None
-            store.record(STUDY, report(number, fidelity.rung, fidelity.steps, rng), state=state)
+@dataclass
+class Stopwatch:
+    """Wall and CPU milliseconds between its entering and leaving, summed."""
+
+    wall: float = 0.0
+    cpu: float = 0.0
+
+    def __enter__(self) -> "Stopwatch":
+        self._begun = time.perf_counter(), time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall += (time.perf_counter() - self._begun[0]) * 1e3
+        self.cpu += (time.process_time() - self._begun[1]) * 1e3
 
 
-def rounds(controller: Controller) -> Iterator[tuple[float, float]]:
-    """Wall and CPU milliseconds of ask, start, tell and record, trial by trial; numbers are made outside the clock."""
-    rng = random.Random(1)
-    for _ in range(ROUNDS):
-        wall = cpu = 0.0
-
-        def clocked(begun: tuple[float, float]) -> None:
-            nonlocal wall, cpu
-            wall += (time.perf_counter() - begun[0]) * 1e3
-            cpu += (time.process_time() - begun[1]) * 1e3
-
-        begun = time.perf_counter(), time.process_time()
-        job = controller.next_job()
-        assert job is not None
-        controller.started(job.trial)
-        clocked(begun)
+def jobs(controller: Controller, rng: random.Random) -> Iterator[tuple[int, Stopwatch]]:
+    """Trial and cost of one job after the other; the numbers that workers say are made outside the clock."""
+    while True:
+        watch = Stopwatch()
+        with watch:
+            job = controller.next_job()
+            assert job is not None
+            controller.started(job.trial)
         for fidelity in job.rungs:
             told = report(job.trial, fidelity.rung, fidelity.steps, rng)
-            begun = time.perf_counter(), time.process_time()
-            action = controller.report(told)
-            clocked(begun)
+            with watch:
+                if job.trial % 10 == 9 and fidelity.rung == 0:
+                    controller.failed(Failure(trial=job.trial, reason=FailureReason.TIMED_OUT, message="300 s"))
+                    break
+                action = controller.report(told)
             if action is not Action.CONTINUE:
                 break
-        yield wall, cpu
+        with watch:
+            controller.tick()
+        yield job.trial, watch
+
+
+def told(watches: Sequence[Stopwatch]) -> dict[str, float]:
+    """Median and 95th percentile."""
+    found = {}
+    for name in ("wall", "cpu"):
+        values = sorted(getattr(watch, name) for watch in watches)
+        found[f"{name}_milliseconds"] = round(statistics.median(values), 2)
+        found[f"{name}_milliseconds_p95"] = round(values[int(0.95 * len(values))], 2)
+    return found
+
+
+def resident_mib() -> float:
+    """Memory of this process now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
+def run(root: Path, sampler: str, trials: int) -> dict[str, Any]:
+    """Go on with the study in a folder, or begin it, until it has so many trials."""
+    search = described(root, sampler)
+    with Store.open(search.places.store) as store:
+        if not store.studies():
+            space = json.dumps(dict(search.source))
+            store.create_study(STUDY, search.settings.model_dump_json(), seed=0, space_json=space, versions={})
+        found: dict[str, Any] = {"resident_mib_at_start": resident_mib()}
+        with Stopwatch() as opening:
+            ledger = Ledger(store, STUDY, search.settings, NullReporter(), lambda event: None)
+        found |= {"open_cpu_seconds": round(opening.cpu / 1e3, 2), "resident_mib_opened": resident_mib()}
+        controller = Controller(search, ledger)
+        new: list[Stopwatch] = []
+        again: list[Stopwatch] = []
+        for number, watch in jobs(controller, random.Random(1)):
+            first = number == ledger.next_number - 1
+            (new if first else again).append(watch)
+            del new[:-TIMED], again[:-TIMED]
+            size = ledger.next_number
+            if first and (size in SIZES or size == trials):
+                found[str(size)] = {"resident_mib": resident_mib(), **told(new)}
+                if again:
+                    found[str(size)]["promoted"] = told(again)
+                sys.stderr.write(f"{sampler}, {size} trials: {found[str(size)]}\n")
+            if size >= trials:
+                break
+        found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return found
+
+
+def described(root: Path, sampler: str) -> Plan:
+    """The search of this benchmark."""
+    space = catalog.document("layers", Path())
+    settings = SearchSettings.model_validate(
+        {"study": STUDY, "space": "layers", "budget": {"trials": 10**6}, "sampler": sampler}
+    )
+    return plan(settings, space, places(root, tracking="none"))
 
 
 def command(root: Path, *arguments: str) -> dict[str, float]:
-    """Median wall and CPU seconds of a command."""
+    """Wall and CPU seconds of a command: the median of five."""
     walls, cpus = [], []
-    for _ in range(3):
+    for _ in range(5):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         begun = time.perf_counter()
         line = [sys.executable, "-m", "hybridsearch", "--root", str(root), *arguments]
@@ -124,56 +174,48 @@ def command(root: Path, *arguments: str) -> dict[str, float]:
     return {"wall_seconds": round(statistics.median(walls), 3), "cpu_seconds": round(statistics.median(cpus), 3)}
 
 
-def measure(root: Path, count: int, samplers: list[str]) -> Mapping[str, object]:
-    """All figures at one size."""
-    space = catalog.document("layers", Path())
-    settings = SearchSettings(study=STUDY, space="layers", budget={"trials": 10**6})
-    search = plan(settings, space, places(root, tracking="none"))
-    found: dict[str, object] = {"trials": count}
-    with Store.open(search.places.store) as store:
-        store.create_study(STUDY, settings.model_dump_json(), seed=0, space_json=json.dumps(space.data), versions={})
-        fill(store, search, count)
-        found["status"] = command(root, "status", STUDY)
-        found["pareto"] = command(root, "pareto", STUDY)
-        begun = time.perf_counter()
-        store.trials(STUDY)
-        found["load_all_seconds"] = round(time.perf_counter() - begun, 3)
+def in_a_process(root: Path, sampler: str, trials: int) -> Any:
+    """`run` in a process of its own, so that memory is its own."""
+    line = [sys.executable, __file__, "--root", str(root), "--samplers", sampler, "--trials", str(trials)]
+    return json.loads(subprocess.run(line, check=True, stdout=subprocess.PIPE).stdout)
+
+
+def measure(trials: int, samplers: Sequence[str]) -> dict[str, Any]:
+    """All figures."""
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        filled = Path(folder, "random")
+        found["random"] = in_a_process(filled, "random", trials)
+        found["status"] = command(filled, "status", STUDY)
+        found["pareto"] = command(filled, "pareto", STUDY)
         for sampler in samplers:
-            changed = settings.model_copy(update={"sampler": sampler})
-            begun = time.perf_counter()
-            ledger = Ledger(store, STUDY, changed, NullReporter(), lambda event: None)
-            opened = time.perf_counter() - begun
-            controller = Controller(replace(search, settings=changed, controls={}), ledger)
-            times = list(rounds(controller))[FOUND_AT_START:]
-            wall, cpu = (statistics.median(column) for column in zip(*times, strict=True))
-            found[sampler] = {
-                "milliseconds": round(wall, 2),
-                "cpu_milliseconds": round(cpu, 2),
-                "open": round(opened, 2),
-            }
-            sys.stderr.write(f"{count} trials, {sampler}: {found[sampler]}\n")
-    found["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+            root = Path(folder, sampler)
+            if sampler not in WHOLE:
+                shutil.copytree(filled, root)
+                found[sampler] = in_a_process(root, sampler, trials + FURTHER)
+            elif sampler != "random":
+                found[sampler] = in_a_process(root, sampler, trials)
     return found
 
 
 def main() -> None:
-    """Measure 1,000 trials and then as many as asked for; print or write JSON."""
+    """Measure; print or write JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--samplers", default="random,evolution,prior,cluster,nsga2,tpe")
+    parser.add_argument("--trials", type=int, default=SIZES[-1])
+    parser.add_argument("--samplers", default="random,cluster,evolution,prior,nsga2,tpe")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--root", type=Path, help="run one search here, and print its figures alone")
     arguments = parser.parse_args()
-    sizes = [1_000, arguments.trials] if arguments.trials > 1_000 else [arguments.trials]
-    results = []
-    for count in sizes:
-        with tempfile.TemporaryDirectory() as folder:
-            results.append(measure(Path(folder), count, arguments.samplers.split(",")))
+    samplers = arguments.samplers.split(",")
+    if arguments.root is not None:
+        sys.stdout.write(json.dumps(run(arguments.root, samplers[0], arguments.trials)))
+        return
     machine = {
         "cpu": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }
-    text = json.dumps({"machine": machine, "results": results}, indent=1)
+    text = json.dumps({"machine": machine, "trials": arguments.trials, **measure(arguments.trials, samplers)}, indent=1)
     if arguments.output is None:
         sys.stdout.write(f"{text}\n")
     else:

@@ -2,18 +2,18 @@
 
 from sqlalchemy import Connection, select
 
-from hybridsearch.db.tables import AnyRow, CandidateRow, StudyRow, TrialRow, insert_new
+from hybridsearch.db.tables import CANDIDATES, STUDIES, TRIALS, AnyRow, insert_new
 from hybridsearch.errors import InvalidSetting
 from hybridsearch.trial import Candidate
 
 SHORTEST_PREFIX = 4
 COLUMNS = (
-    CandidateRow.hash,
-    CandidateRow.canonical,
-    CandidateRow.name.label("candidate_name"),
-    CandidateRow.parameters,
-    TrialRow.state_bytes,
-    TrialRow.flops_per_token,
+    CANDIDATES.c.hash,
+    CANDIDATES.c.canonical,
+    CANDIDATES.c.name.label("candidate_name"),
+    CANDIDATES.c.parameters,
+    TRIALS.c.state_bytes,
+    TRIALS.c.flops_per_token,
 )
 """What makes a `Candidate`, of the candidate and of the trial that counted it."""
 
@@ -26,7 +26,7 @@ def insert_candidate(connection: Connection, candidate: Candidate) -> bool:
         "name": candidate.name,
         "parameters": candidate.parameters,
     }
-    return insert_new(connection, CandidateRow, values)
+    return insert_new(connection, CANDIDATES, values)
 
 
 def find_candidate(connection: Connection, digits: str, study: str | None) -> Candidate:
@@ -40,11 +40,11 @@ def find_candidate(connection: Connection, digits: str, study: str | None) -> Ca
         raise InvalidSetting(
             f"`{digits}` is no candidate; give {SHORTEST_PREFIX} or more hexadecimal digits of its hash"
         )
-    query = select(*COLUMNS).join(TrialRow, TrialRow.candidate_hash == CandidateRow.hash)
-    query = query.join(StudyRow, StudyRow.id == TrialRow.study_id).where(CandidateRow.hash.startswith(prefix))
+    query = select(*COLUMNS).join(TRIALS, TRIALS.c.candidate_hash == CANDIDATES.c.hash)
+    query = query.join(STUDIES, STUDIES.c.id == TRIALS.c.study_id).where(CANDIDATES.c.hash.startswith(prefix))
     if study is not None:
-        query = query.where(StudyRow.name == study)
-    newest_last = query.order_by(TrialRow.created, TrialRow.study_id, TrialRow.number)
+        query = query.where(STUDIES.c.name == study)
+    newest_last = query.order_by(TRIALS.c.created, TRIALS.c.study_id, TRIALS.c.number)
     found = {row.hash: candidate_of(row) for row in connection.execute(newest_last)}
     if len(found) == 1:
         return found.popitem()[1]

@@ -8,21 +8,21 @@ from typing import Any
 from sqlalchemy import Connection, Select, Text, bindparam, cast, select
 
 from hybridsearch.db.studies import storable
-from hybridsearch.db.tables import AnyRow, ReportRow, StudyRow, TrialRow, insert_new
+from hybridsearch.db.tables import REPORTS, STUDIES, TRIALS, AnyRow, insert_new
 from hybridsearch.errors import InvalidSetting
 from hybridsearch.trial import Measurement, Report, TrialState
 
 PARSED_TOGETHER = 2000
 """Rows whose JSON is parsed in one call."""
 FIRST_FINISHED = (
-    select(TrialRow.study_id, TrialRow.number)
-    .join(StudyRow, StudyRow.id == TrialRow.study_id)
+    select(TRIALS.c.study_id, TRIALS.c.number)
+    .join(STUDIES, STUDIES.c.id == TRIALS.c.study_id)
     .where(
-        TrialRow.candidate_hash == bindparam("hash"),
-        TrialRow.state == TrialState.FINISHED.value,
-        StudyRow.evaluation_digest == bindparam("digest"),
+        TRIALS.c.candidate_hash == bindparam("hash"),
+        TRIALS.c.state == TrialState.FINISHED.value,
+        STUDIES.c.evaluation_digest == bindparam("digest"),
     )
-    .order_by(TrialRow.ended, TrialRow.study_id, TrialRow.number)
+    .order_by(TRIALS.c.ended, TRIALS.c.study_id, TRIALS.c.number)
     .limit(1)
 )
 
@@ -50,22 +50,22 @@ def insert_report(connection: Connection, key: int, report: Report, now: float) 
         "device": storable(report.device),
         "peak_bytes": int(report.peak_bytes),
     }
-    return insert_new(connection, ReportRow, values)
+    return insert_new(connection, REPORTS, values)
 
 
 def reports(key: int) -> Select[*tuple[Any, ...]]:
     """All reports of a study, by trial and rung, for `load_reports`; further conditions may be added."""
     # One text a row, so that thousands of rows are parsed in one call: half the time of loading a large study.
-    numbers = (cast(column, Text) for column in (ReportRow.metrics, ReportRow.replicates, ReportRow.measurements))
+    numbers = (cast(column, Text) for column in (REPORTS.c.metrics, REPORTS.c.replicates, REPORTS.c.measurements))
     plain = (
-        ReportRow.trial,
-        ReportRow.rung,
-        ReportRow.steps,
-        ReportRow.seconds,
-        ReportRow.device,
-        ReportRow.peak_bytes,
+        REPORTS.c.trial,
+        REPORTS.c.rung,
+        REPORTS.c.steps,
+        REPORTS.c.seconds,
+        REPORTS.c.device,
+        REPORTS.c.peak_bytes,
     )
-    return select(*plain, *numbers).where(ReportRow.study_id == key).order_by(ReportRow.trial, ReportRow.rung)
+    return select(*plain, *numbers).where(REPORTS.c.study_id == key).order_by(REPORTS.c.trial, REPORTS.c.rung)
 
 
 def load_reports(connection: Connection, query: Select[*tuple[Any, ...]]) -> list[Report]:
@@ -84,7 +84,7 @@ def find_cached(connection: Connection, candidate_hash: str, digest: str) -> tup
     first = connection.execute(FIRST_FINISHED, {"hash": candidate_hash, "digest": digest}).one_or_none()
     if first is None:
         return ()
-    return tuple(load_reports(connection, reports(first.study_id).where(ReportRow.trial == first.number)))
+    return tuple(load_reports(connection, reports(first.study_id).where(REPORTS.c.trial == first.number)))
 
 
 def _numbers(report: Report) -> Iterator[tuple[str, float]]:

@@ -6,7 +6,7 @@ from sqlalchemy import URL, Connection, Engine, inspect, text
 
 from hybridsearch.db.connect import keep_write_ahead_log, make_engine, writers
 from hybridsearch.db.faults import folder_fault, shown
-from hybridsearch.db.tables import Table
+from hybridsearch.db.tables import METADATA
 from hybridsearch.errors import StoreUnavailable
 
 HEAD = "0001"
@@ -86,7 +86,7 @@ def _refuse_strangers(url: URL, connection: Connection, known: list[str]) -> Non
     if found is not None and found not in known:
         newer = f"its schema is `{found}`, made by a newer hybridsearch; this one knows up to `{known[0]}`"
         raise StoreUnavailable(f"store {shown(url)}: {newer}: upgrade hybridsearch, or choose another store")
-    taken = sorted(set(inspect(connection).get_table_names()) & set(Table.metadata.tables))
+    taken = sorted(set(inspect(connection).get_table_names()) & set(METADATA.tables))
     if found is None and taken:
         names = ", ".join(taken)
         raise StoreUnavailable(

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from hybridsearch.db.records import Event, EventRecord, StudyRecord
-from hybridsearch.db.tables import AnyRow, EventRow, StudyRow, plain
+from hybridsearch.db.tables import EVENTS, STUDIES, AnyRow
 from hybridsearch.errors import InvalidSetting, StoreUnavailable, UnknownStudy
 from hybridsearch.trial import TrialState
 
@@ -20,15 +20,15 @@ LONGEST_MESSAGE = 4000
 LARGEST_INTEGER = 2**63 - 1
 
 # A statement that is built once runs in 20 us; building it takes another 100.
-NAMED = StudyRow.name == bindparam("study")
-KEYED = StudyRow.id == bindparam("key")
-FIND_ID = select(StudyRow.id).where(NAMED)
-LOCK = select(StudyRow.id, StudyRow.owner).where(NAMED).with_for_update()
-BEAT = update(plain(StudyRow)).where(KEYED).values(
-    elapsed=StudyRow.elapsed + bindparam("seconds"), heartbeat=bindparam("now")
+NAMED = STUDIES.c.name == bindparam("study")
+KEYED = STUDIES.c.id == bindparam("key")
+FIND_ID = select(STUDIES.c.id).where(NAMED)
+LOCK = select(STUDIES.c.id, STUDIES.c.owner).where(NAMED).with_for_update()
+BEAT = update(STUDIES).where(KEYED).values(
+    elapsed=STUDIES.c.elapsed + bindparam("seconds"), heartbeat=bindparam("now")
 )  # fmt: skip
-ELAPSED = select(StudyRow.elapsed).where(KEYED)
-INSERT_EVENT = insert(plain(EventRow))
+ELAPSED = select(STUDIES.c.elapsed).where(KEYED)
+INSERT_EVENT = insert(EVENTS)
 
 
 def this_process() -> str:
@@ -45,9 +45,9 @@ def insert_study(connection: Connection, values: Mapping[str, Any]) -> None:
     name, seed = values["name"], values["seed"]
     if not 0 <= seed <= LARGEST_INTEGER:
         raise InvalidSetting(f"seed {seed} is out of range; choose one from 0 to {LARGEST_INTEGER}")
-    if connection.execute(select(StudyRow.id).where(StudyRow.name == name)).first():
+    if connection.execute(select(STUDIES.c.id).where(STUDIES.c.name == name)).first():
         raise InvalidSetting(f"study `{name}` exists already; resume it, or choose another name")
-    connection.execute(insert(StudyRow).values(elapsed=0.0, **values))
+    connection.execute(insert(STUDIES).values(elapsed=0.0, **values))
 
 
 def find_study(connection: Connection, name: str) -> StudyRecord:
@@ -56,7 +56,7 @@ def find_study(connection: Connection, name: str) -> StudyRecord:
     Raises:
         UnknownStudy: there is none; the text names the nearest.
     """
-    row = connection.execute(select(StudyRow.__table__).where(StudyRow.name == name)).one_or_none()
+    row = connection.execute(select(STUDIES).where(STUDIES.c.name == name)).one_or_none()
     if row is None:
         raise _unknown(connection, name)
     return _study_record(row)
@@ -64,7 +64,7 @@ def find_study(connection: Connection, name: str) -> StudyRecord:
 
 def all_studies(connection: Connection) -> list[StudyRecord]:
     """Every study, oldest first."""
-    return [_study_record(row) for row in connection.execute(select(StudyRow.__table__).order_by(StudyRow.id))]
+    return [_study_record(row) for row in connection.execute(select(STUDIES).order_by(STUDIES.c.id))]
 
 
 def study_id(connection: Connection, name: str) -> int:
@@ -76,7 +76,7 @@ def study_id(connection: Connection, name: str) -> int:
     found = connection.execute(FIND_ID, {"study": name}).scalar_one_or_none()
     if found is None:
         raise _unknown(connection, name)
-    return found
+    return int(found)
 
 
 def lock_study(connection: Connection, name: str, claimed: str | None) -> int:
@@ -108,12 +108,12 @@ def claim_study(connection: Connection, name: str, owner: str, now: float, stale
         StoreUnavailable: another owner is alive.
     """
     key = lock_study(connection, name, None)
-    holder, beat = connection.execute(select(StudyRow.owner, StudyRow.heartbeat).where(StudyRow.id == key)).one()
+    holder, beat = connection.execute(select(STUDIES.c.owner, STUDIES.c.heartbeat).where(STUDIES.c.id == key)).one()
     silent = now - (beat or 0.0)
     if holder not in (None, owner) and silent < stale_seconds and not _dead(holder):
         rule = f"one process runs a study: stop that one, or wait until it was silent for {stale_seconds:g} s"
         raise StoreUnavailable(f"study `{name}` is run by {holder}, last seen {max(silent, 0.0):.0f} s ago; {rule}")
-    connection.execute(update(StudyRow).where(StudyRow.id == key).values(owner=owner, heartbeat=now))
+    connection.execute(update(STUDIES).where(STUDIES.c.id == key).values(owner=owner, heartbeat=now))
     lost = holder if holder != owner else None
     insert_event(
         connection, key, Event(kind="claim", message=f"{owner} takes over from {lost}" if lost else owner), now
@@ -123,19 +123,19 @@ def claim_study(connection: Connection, name: str, owner: str, now: float, stale
 
 def release_study(connection: Connection, name: str, owner: str) -> None:
     """Give the study up, if `owner` still has it."""
-    mine = (StudyRow.name == name) & (StudyRow.owner == owner)
-    connection.execute(update(StudyRow).where(mine).values(owner=None))
+    mine = (STUDIES.c.name == name) & (STUDIES.c.owner == owner)
+    connection.execute(update(STUDIES).where(mine).values(owner=None))
 
 
 def beat(connection: Connection, key: int, seconds: float, now: float) -> float:
     """Add search time, note a sign of life, and return the search time so far."""
     connection.execute(BEAT, {"key": key, "seconds": seconds, "now": now})
-    return connection.execute(ELAPSED, {"key": key}).scalar_one()
+    return float(connection.execute(ELAPSED, {"key": key}).scalar_one())
 
 
 def renew_settings(connection: Connection, key: int, settings_json: str) -> None:
     """Replace the study's settings."""
-    connection.execute(update(StudyRow).where(StudyRow.id == key).values(settings=settings_json))
+    connection.execute(update(STUDIES).where(STUDIES.c.id == key).values(settings=settings_json))
 
 
 def insert_event(connection: Connection, key: int, event: Event, now: float) -> None:
@@ -154,8 +154,8 @@ def insert_event(connection: Connection, key: int, event: Event, now: float) -> 
 
 def find_events(connection: Connection, key: int, after: int, limit: int | None, newest: bool) -> list[EventRecord]:
     """Events with an id above `after`, oldest first; at most `limit`, from the start or (`newest`) from the end."""
-    query = select(EventRow.__table__).where(EventRow.study_id == key, EventRow.id > after).limit(limit)
-    rows = connection.execute(query.order_by(EventRow.id.desc() if newest else EventRow.id)).all()
+    query = select(EVENTS).where(EVENTS.c.study_id == key, EVENTS.c.id > after).limit(limit)
+    rows = connection.execute(query.order_by(EVENTS.c.id.desc() if newest else EVENTS.c.id)).all()
     return [
         EventRecord(
             id=row.id, time=row.time, kind=row.kind, message=row.message, trial=row.trial, rung=row.rung, rank=row.rank
@@ -166,9 +166,9 @@ def find_events(connection: Connection, key: int, after: int, limit: int | None,
 
 def find_rung_pauses(connection: Connection, key: int) -> set[int]:
     """Trials whose latest pause was a decision at a rung (one that a drain put down has no rung)."""
-    pauses = (EventRow.study_id == key) & (EventRow.kind == TrialState.PAUSED.value)
-    latest = select(func.max(EventRow.id)).where(pauses).group_by(EventRow.trial)
-    at_rung = select(EventRow.trial).where(EventRow.id.in_(latest), EventRow.rung.is_not(None))
+    pauses = (EVENTS.c.study_id == key) & (EVENTS.c.kind == TrialState.PAUSED.value)
+    latest = select(func.max(EVENTS.c.id)).where(pauses).group_by(EVENTS.c.trial)
+    at_rung = select(EVENTS.c.trial).where(EVENTS.c.id.in_(latest), EVENTS.c.rung.is_not(None))
     return {trial for trial in connection.execute(at_rung).scalars() if trial is not None}
 
 
@@ -193,7 +193,7 @@ def _study_record(row: AnyRow) -> StudyRecord:
 
 
 def _unknown(connection: Connection, name: str) -> UnknownStudy:
-    names = list(connection.execute(select(StudyRow.name).order_by(StudyRow.id.desc())).scalars())
+    names = list(connection.execute(select(STUDIES.c.name).order_by(STUDIES.c.id.desc())).scalars())
     near = get_close_matches(name, names, n=3, cutoff=0.5) or names[:3]
     hint = f"nearest: {', '.join(near)}" if near else "it holds no study yet"
     return UnknownStudy(f"no study `{name}` in this store; {hint}")

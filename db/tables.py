@@ -1,4 +1,4 @@
-"""The five tables, typed. Times are Unix seconds (UTC), sizes are bytes; a change here needs a migration.
+"""The five tables. Times are Unix seconds (UTC), sizes are bytes; a change here needs a migration.
 
 studies --< trials >-- candidates        one row a trial, one row an architecture
                |
@@ -7,13 +7,13 @@ studies --< trials >-- candidates        one row a trial, one row an architectur
 """
 
 from collections.abc import Mapping
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
-import sqlalchemy
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Column,
     Connection,
     Double,
     ForeignKey,
@@ -23,11 +23,14 @@ from sqlalchemy import (
     MetaData,
     Row,
     String,
+    Table,
     Text,
     UniqueConstraint,
 )
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.dialects import sqlite
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 # SQLite numbers rows by itself only in a column of type INTEGER.
 COUNTED = BigInteger().with_variant(Integer(), "sqlite")
@@ -35,130 +38,119 @@ COUNTED = BigInteger().with_variant(Integer(), "sqlite")
 AnyRow = Row[*tuple[Any, ...]]
 """A result row of any width, read by the names of its columns."""
 
+METADATA = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+"""Constraints are named, so that later migrations can drop them."""
 
-class Table(DeclarativeBase):
-    """What the tables share: named constraints, so that later migrations can drop them, and wide columns."""
+# No mapped classes: the ORM takes 0.1 s to import, and every command would wait for it.
+given = partial(Column, nullable=False)
+"""A column that every row has a value in."""
+key = partial(Column, primary_key=True, autoincrement=False)
 
-    metadata = MetaData(
-        naming_convention={
-            "pk": "pk_%(table_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_name)s",
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        }
-    )
-    type_annotation_map = {int: BigInteger(), float: Double(), str: Text()}  # noqa: RUF012 - read by SQLAlchemy
+STUDIES = Table(
+    "studies",
+    METADATA,
+    Column("id", COUNTED, primary_key=True),
+    given("name", String(64)),
+    given("created", Double()),
+    given("settings", Text()),
+    given("space", Text()),
+    given("seed", BigInteger()),
+    given("versions", JSON()),
+    given("evaluation_digest", String(64)),
+    given("elapsed", Double()),
+    Column("owner", Text()),
+    Column("heartbeat", Double()),
+    UniqueConstraint("name"),
+)
+"""Searches."""
 
+CANDIDATES = Table(
+    "candidates",
+    METADATA,
+    key("hash", String(64)),
+    given("canonical", Text()),
+    given("name", Text()),
+    given("parameters", BigInteger()),
+)
+"""Architectures by content. What their context decides (state, FLOPs) stands with the trial."""
 
-class StudyRow(Table):
-    """One search."""
+TRIALS = Table(
+    "trials",
+    METADATA,
+    key("study_id", BigInteger()),
+    key("number", BigInteger()),
+    given("candidate_hash", String(64), ForeignKey("candidates.hash"), index=True),
+    given("state_bytes", BigInteger()),
+    given("flops_per_token", BigInteger()),
+    given("sampler", Text()),
+    given("parents", JSON()),
+    given("seed", BigInteger()),
+    Column("control", Text()),
+    given("note", Text()),
+    given("state", String(16)),
+    Column("reason", String(32)),
+    given("message", Text()),
+    given("created", Double()),
+    Column("started", Double()),
+    Column("ended", Double()),
+    ForeignKeyConstraint(["study_id"], ["studies.id"]),
+    Index(None, "study_id", "state"),
+)
+"""One candidate in one study each."""
 
-    __tablename__ = "studies"
-    __table_args__ = (UniqueConstraint("name"),)
+REPORTS = Table(
+    "reports",
+    METADATA,
+    key("study_id", BigInteger()),
+    key("trial", BigInteger()),
+    key("rung", BigInteger()),
+    given("time", Double()),
+    given("steps", BigInteger()),
+    given("metrics", JSON()),
+    given("replicates", JSON()),
+    given("measurements", JSON()),
+    given("seconds", Double()),
+    given("device", Text()),
+    given("peak_bytes", BigInteger()),
+    ForeignKeyConstraint(["study_id", "trial"], ["trials.study_id", "trials.number"]),
+)
+"""What a worker said of a trial at a rung."""
 
-    id: Mapped[int] = mapped_column(COUNTED, primary_key=True)
-    name: Mapped[str] = mapped_column(String(64))
-    created: Mapped[float]
-    settings: Mapped[str]
-    space: Mapped[str]
-    seed: Mapped[int]
-    versions: Mapped[dict[str, str]] = mapped_column(JSON)
-    evaluation_digest: Mapped[str] = mapped_column(String(64))
-    elapsed: Mapped[float]
-    owner: Mapped[str | None]
-    heartbeat: Mapped[float | None]
-
-
-class CandidateRow(Table):
-    """One architecture by content. What its context decides (state, FLOPs) stands with the trial."""
-
-    __tablename__ = "candidates"
-
-    hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    canonical: Mapped[str]
-    name: Mapped[str]
-    parameters: Mapped[int]
-
-
-class TrialRow(Table):
-    """One candidate in one study."""
-
-    __tablename__ = "trials"
-    __table_args__ = (
-        ForeignKeyConstraint(["study_id"], ["studies.id"]),
-        Index(None, "study_id", "state"),
-    )
-
-    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    candidate_hash: Mapped[str] = mapped_column(String(64), ForeignKey("candidates.hash"), index=True)
-    state_bytes: Mapped[int]
-    flops_per_token: Mapped[int]
-    sampler: Mapped[str]
-    parents: Mapped[list[int]] = mapped_column(JSON)
-    seed: Mapped[int]
-    control: Mapped[str | None]
-    note: Mapped[str]
-    state: Mapped[str] = mapped_column(String(16))
-    reason: Mapped[str | None] = mapped_column(String(32))
-    message: Mapped[str]
-    created: Mapped[float]
-    started: Mapped[float | None]
-    ended: Mapped[float | None]
-
-
-class ReportRow(Table):
-    """What a worker said of a trial at a rung."""
-
-    __tablename__ = "reports"
-    __table_args__ = (ForeignKeyConstraint(["study_id", "trial"], ["trials.study_id", "trials.number"]),)
-
-    study_id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    trial: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    rung: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
-    time: Mapped[float]
-    steps: Mapped[int]
-    metrics: Mapped[dict[str, float]] = mapped_column(JSON)
-    replicates: Mapped[dict[str, list[float]]] = mapped_column(JSON)
-    measurements: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
-    seconds: Mapped[float]
-    device: Mapped[str]
-    peak_bytes: Mapped[int]
-
-
-class EventRow(Table):
-    """One thing that was decided or happened, in order."""
-
-    __tablename__ = "events"
-    __table_args__ = (
-        ForeignKeyConstraint(["study_id"], ["studies.id"]),
-        Index(None, "study_id", "id"),
-    )
-
-    id: Mapped[int] = mapped_column(COUNTED, primary_key=True)
-    study_id: Mapped[int]
-    time: Mapped[float]
-    trial: Mapped[int | None]
-    kind: Mapped[str] = mapped_column(String(32))
-    rung: Mapped[int | None]
-    rank: Mapped[int | None]
-    message: Mapped[str]
+EVENTS = Table(
+    "events",
+    METADATA,
+    Column("id", COUNTED, primary_key=True),
+    given("study_id", BigInteger()),
+    given("time", Double()),
+    Column("trial", BigInteger()),
+    given("kind", String(32)),
+    Column("rung", BigInteger()),
+    Column("rank", BigInteger()),
+    given("message", Text()),
+    ForeignKeyConstraint(["study_id"], ["studies.id"]),
+    Index(None, "study_id", "id"),
+)
+"""What was decided or happened, in order."""
 
 
-def plain(table: type[Table]) -> sqlalchemy.Table:
-    """The table without its mapping: statements that change it need none."""
-    return Table.metadata.tables[table.__tablename__]
-
-
-def insert_new(connection: Connection, table: type[Table], values: Mapping[str, Any]) -> bool:
+def insert_new(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless one with its key is there; whether it was inserted."""
     statement = _insert_new(connection.dialect.name, table)
     return connection.execute(statement, values, execution_options={"preserve_rowcount": True}).rowcount == 1
 
 
 @cache
-def _insert_new(dialect: str, table: type[Table]) -> postgresql.Insert | sqlite.Insert:
+def _insert_new(dialect: str, table: Table) -> "postgresql.Insert | sqlite.Insert":
     # Both databases spell ON CONFLICT alike, but SQLAlchemy keeps it in a class for each.
     if dialect == "postgresql":
-        return postgresql.insert(plain(table)).on_conflict_do_nothing()
-    return sqlite.insert(plain(table)).on_conflict_do_nothing()
+        from sqlalchemy.dialects import postgresql  # 50 ms that a command on a SQLite file need not wait for
+
+        return postgresql.insert(table).on_conflict_do_nothing()
+    return sqlite.insert(table).on_conflict_do_nothing()

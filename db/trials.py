@@ -12,7 +12,7 @@ from hybridsearch.db.candidates import COLUMNS, candidate_of, insert_candidate
 from hybridsearch.db.records import Final, Tally, TrialRecord
 from hybridsearch.db.reports import insert_report, load_reports, reports
 from hybridsearch.db.studies import LARGEST_INTEGER, storable
-from hybridsearch.db.tables import AnyRow, CandidateRow, ReportRow, TrialRow, plain
+from hybridsearch.db.tables import CANDIDATES, REPORTS, TRIALS, AnyRow
 from hybridsearch.errors import FailureReason, InvalidSetting
 from hybridsearch.trial import Candidate, Report, TrialState
 
@@ -37,13 +37,13 @@ TRANSITIONS: Mapping[TrialState, tuple[TrialState, ...]] = {
 INITIAL = (TrialState.WAITING, TrialState.SCREENED)
 
 # Built once, as in `studies`.
-INSERT_TRIAL = insert(plain(TrialRow))
-HIGHEST = select(func.max(TrialRow.number)).where(TrialRow.study_id == bindparam("key"))
-THIS = (TrialRow.study_id == bindparam("key"), TrialRow.number == bindparam("which"))
-STANDS = select(TrialRow.state, TrialRow.started).where(*THIS)
-CHANGE = update(plain(TrialRow)).where(*THIS)
-LATEST_RUNG = select(func.max(ReportRow.rung)).where(
-    ReportRow.study_id == bindparam("key"), ReportRow.trial == bindparam("which")
+INSERT_TRIAL = insert(TRIALS)
+HIGHEST = select(func.max(TRIALS.c.number)).where(TRIALS.c.study_id == bindparam("key"))
+THIS = (TRIALS.c.study_id == bindparam("key"), TRIALS.c.number == bindparam("which"))
+STANDS = select(TRIALS.c.state, TRIALS.c.started).where(*THIS)
+CHANGE = update(TRIALS).where(*THIS)
+LATEST_RUNG = select(func.max(REPORTS.c.rung)).where(
+    REPORTS.c.study_id == bindparam("key"), REPORTS.c.trial == bindparam("which")
 )
 
 
@@ -148,15 +148,15 @@ def add_report(connection: Connection, key: int, report: Report, now: float) -> 
 
 def count_states(connection: Connection, key: int) -> dict[TrialState, int]:
     """Number of the study's trials in every state, zeros included."""
-    query = select(TrialRow.state, func.count()).where(TrialRow.study_id == key).group_by(TrialRow.state)
+    query = select(TRIALS.c.state, func.count()).where(TRIALS.c.study_id == key).group_by(TRIALS.c.state)
     found = {row[0]: row[1] for row in connection.execute(query)}
     return {state: int(found.get(state.value, 0)) for state in TrialState}
 
 
 def tally(connection: Connection, key: int) -> list[Tally]:
     """The study's trials by state, reason of failure, and whether they are controls."""
-    kind = (TrialRow.state, TrialRow.reason, TrialRow.control.is_not(None).label("control"))
-    query = select(*kind, func.count().label("count")).where(TrialRow.study_id == key).group_by(*kind)
+    kind = (TRIALS.c.state, TRIALS.c.reason, TRIALS.c.control.is_not(None).label("control"))
+    query = select(*kind, func.count().label("count")).where(TRIALS.c.study_id == key).group_by(*kind)
     return [
         Tally(
             state=TrialState(row.state),
@@ -173,13 +173,13 @@ def load_finals(connection: Connection, key: int, names: Sequence[str]) -> list[
 
     Of 10,000 trials that takes 0.1 s, loading their reports 1 s.
     """
-    same = (TrialRow.study_id == ReportRow.study_id) & (TrialRow.number == ReportRow.trial)
-    columns = [ReportRow.metrics[name].as_float() for name in names]
+    same = (TRIALS.c.study_id == REPORTS.c.study_id) & (TRIALS.c.number == REPORTS.c.trial)
+    columns = [REPORTS.c.metrics[name].as_float() for name in names]
     query = (
-        select(TrialRow.number, TrialRow.created, TrialRow.ended, *columns)
-        .join(ReportRow, same)
-        .where(TrialRow.study_id == key, TrialRow.state == TrialState.FINISHED.value)
-        .order_by(TrialRow.number, ReportRow.rung)
+        select(TRIALS.c.number, TRIALS.c.created, TRIALS.c.ended, *columns)
+        .join(REPORTS, same)
+        .where(TRIALS.c.study_id == key, TRIALS.c.state == TrialState.FINISHED.value)
+        .order_by(TRIALS.c.number, REPORTS.c.rung)
     )
     found: dict[int, Final] = {}
     for number, created, ended, *values in connection.execute(query):
@@ -197,7 +197,7 @@ def count(connection: Connection, key: int) -> int:
 
 def numbers_in(connection: Connection, key: int, state: TrialState) -> set[int]:
     """Numbers of the study's trials in one state."""
-    query = select(TrialRow.number).where(TrialRow.study_id == key, TrialRow.state == state.value)
+    query = select(TRIALS.c.number).where(TRIALS.c.study_id == key, TRIALS.c.state == state.value)
     return set(connection.execute(query).scalars())
 
 
@@ -211,23 +211,23 @@ def load_trials(
 ) -> list[TrialRecord]:
     """Trials with candidate and reports, by number, in two queries; all of them, those in `states`, one, or some."""
     trials = (
-        select(TrialRow.__table__, *COLUMNS[:4])
-        .join(CandidateRow, CandidateRow.hash == TrialRow.candidate_hash)
-        .where(TrialRow.study_id == key)
-        .order_by(TrialRow.number)
+        select(TRIALS, *COLUMNS[:4])
+        .join(CANDIDATES, CANDIDATES.c.hash == TRIALS.c.candidate_hash)
+        .where(TRIALS.c.study_id == key)
+        .order_by(TRIALS.c.number)
     )
     theirs = reports(key)
     if states is not None:
-        wanted = TrialRow.state.in_([state.value for state in states])
-        same = (TrialRow.study_id == ReportRow.study_id) & (TrialRow.number == ReportRow.trial)
-        trials, theirs = trials.where(wanted), theirs.join(TrialRow, same).where(wanted)
+        wanted = TRIALS.c.state.in_([state.value for state in states])
+        same = (TRIALS.c.study_id == REPORTS.c.study_id) & (TRIALS.c.number == REPORTS.c.trial)
+        trials, theirs = trials.where(wanted), theirs.join(TRIALS, same).where(wanted)
     if number is not None:
-        trials, theirs = trials.where(TrialRow.number == number), theirs.where(ReportRow.trial == number)
+        trials, theirs = trials.where(TRIALS.c.number == number), theirs.where(REPORTS.c.trial == number)
     if isinstance(numbers, range):
         ends = numbers.start, numbers.stop - 1
-        trials, theirs = trials.where(TrialRow.number.between(*ends)), theirs.where(ReportRow.trial.between(*ends))
+        trials, theirs = trials.where(TRIALS.c.number.between(*ends)), theirs.where(REPORTS.c.trial.between(*ends))
     elif numbers is not None:
-        trials, theirs = trials.where(TrialRow.number.in_(numbers)), theirs.where(ReportRow.trial.in_(numbers))
+        trials, theirs = trials.where(TRIALS.c.number.in_(numbers)), theirs.where(REPORTS.c.trial.in_(numbers))
     with _no_collection():
         found: defaultdict[int, list[Report]] = defaultdict(list)
         for report in load_reports(connection, theirs):
@@ -270,7 +270,8 @@ def _row(connection: Connection, key: int, number: int) -> AnyRow:
 
 
 def _latest_rung(connection: Connection, key: int, number: int) -> int | None:
-    return connection.execute(LATEST_RUNG, {"key": key, "which": number}).scalar_one()
+    latest: int | None = connection.execute(LATEST_RUNG, {"key": key, "which": number}).scalar_one()
+    return latest
 
 
 def _trial_of(row: AnyRow, study: str, theirs: tuple[Report, ...]) -> TrialRecord:

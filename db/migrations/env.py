@@ -3,11 +3,11 @@
 from alembic import context
 
 from hybridsearch.db.schema import VERSION_TABLE
-from hybridsearch.db.tables import Table
+from hybridsearch.db.tables import METADATA
 
 context.configure(
     connection=context.config.attributes["connection"],
-    target_metadata=Table.metadata,
+    target_metadata=METADATA,
     version_table=VERSION_TABLE,
     render_as_batch=True,  # SQLite alters a table only by rebuilding it
 )

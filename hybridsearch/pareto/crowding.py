@@ -20,13 +20,20 @@ def distances(values: ArrayLike) -> Floats:
     array = points(values)
     if len(array) == 0:
         return np.zeros(0)
-    distinct, inverse = np.unique(array, axis=0, return_inverse=True)
+    # Sorted rows without copies. (`np.unique` takes 4 times as long.)
+    sorting = np.lexsort(array.T[::-1])
+    rows = array[sorting]
+    fresh = np.ones(len(rows), dtype=np.bool_)
+    fresh[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    distinct = rows[fresh]
     total = np.zeros(len(distinct))
     for objective in range(distinct.shape[1]):
         # `distinct` is in lexicographic order, so a stable sort breaks ties by the other objectives.
         order = np.argsort(distinct[:, objective], kind="stable")
         total[order] += _gaps(distinct[order, objective])
-    return total[inverse.reshape(-1)]
+    result = np.empty(len(array))
+    result[sorting] = total[np.cumsum(fresh) - 1]
+    return result
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The front of a running search: one point after the other, in any number of objectives (all minimised)."""
 
 from collections.abc import Hashable, Iterable, Sequence, Set
+from math import isfinite
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -53,7 +54,8 @@ class Front(Generic[Key]):
         row: Point = tuple(float(value) for value in point)
         if len(row) != len(self.reference):
             raise InvalidSetting(f"the point has {len(row)} objectives, the reference has {len(self.reference)} values")
-        checked([row], self.reference)
+        if not all(map(isfinite, row)):
+            checked([row], self.reference)  # refuses it in its own words
         if row in self._keys:
             self._keys[row].append(key)
             self._points[key] = row

@@ -122,6 +122,7 @@ class History:
         self._listed: dict[TrialState, tuple[Observation, ...]] = {}
         self._judged: dict[int, list[int]] = {}  # by rung: who rests and has a score at it
         self._highest: dict[int, list[int]] = {}  # by rung: who rests there
+        self._paused: dict[int, set[int]] = {}  # by rung: who pauses there
         self._results: dict[int, Results] = {}
         self._changes: dict[int, int] = {}
         self._cohorts: dict[int, tuple[tuple[int, ...], Cohort]] = {}
@@ -146,6 +147,10 @@ class History:
             del listed[bisect_left(listed, number)]
         for listed in self._lists(observation):
             insort(listed, number)
+        for seen in (known, observation):
+            if seen is not None and seen.state is TrialState.PAUSED and seen.rung_scores:
+                at = self._paused.setdefault(max(seen.rung_scores), set())
+                (at.add if seen is observation else at.discard)(number)
         self._enter(observation, known)
 
     def _lists(self, observation: Observation | None) -> Iterator[list[int]]:
@@ -232,6 +237,10 @@ class History:
         """The `count` youngest trials that rest at a rung below this one, by number."""
         found = sorted(n for at, numbers in self._highest.items() if at < rung for n in numbers[-count:])
         return [self._by_number[number] for number in found[-count:]] if count else []
+
+    def paused(self, rung: int) -> Set[int]:
+        """Numbers of the trials that pause at a rung, for whatever reason."""
+        return self._paused.get(rung, frozenset())
 
     def _in(self, *states: TrialState) -> tuple[Observation, ...]:
         for state in states:

@@ -130,14 +130,13 @@ class _Place:
 
 def _best_waiting(history: History, rung: int, waiting: Set[int], ladder: Ladder) -> _Place | None:
     """The best of those that wait at a rung, if it stands within the share that goes on."""
-    results = history.results(rung)
+    results, paused = history.results(rung), history.paused(rung)
     keep, ahead = ladder.keep(len(results)), 0
-    for front in results.layers(ladder.margin) if keep else ():
-        beside = {trial for trial in waiting & set(front) if max(history.of(trial).rung_scores) == rung}
-        if beside:
-            best = next(trial for trial in _inside(results, front, ladder.ties) if trial in beside)
-            place = _Place(results, results.entry(best), ladder)
-            return place if place.position <= keep else None
+    for front in results.layers(ladder.margin) if paused and keep else ():
+        if any(trial in waiting for trial in paused & set(front)):
+            inside = _inside(results, front, ladder.ties)
+            place, best = next((n, t) for n, t in enumerate(inside, start=1) if t in paused and t in waiting)
+            return _Place(results, results.entry(best), ladder) if ahead + place <= keep else None
         ahead += len(front)
         if ahead >= keep:
             return None

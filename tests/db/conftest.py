@@ -19,7 +19,7 @@ import pytest
 from sqlalchemy import create_engine, make_url, text
 
 from hybridsearch.db.store import Store, StudyRecord
-from hybridsearch.db.tables import Table
+from hybridsearch.db.tables import METADATA
 from hybridsearch.errors import FailureReason
 from hybridsearch.trial import Candidate, Measurement, Report, TrialState
 
@@ -221,7 +221,7 @@ def postgresql_store(new_database: Callable[[], str]) -> Iterator[Callable[[], s
 
     def emptied() -> str:
         with engine.connect() as connection:
-            connection.execute(text(f"TRUNCATE {', '.join(Table.metadata.tables)} RESTART IDENTITY"))
+            connection.execute(text(f"TRUNCATE {', '.join(METADATA.tables)} RESTART IDENTITY"))
         return url
 
     yield emptied

@@ -17,7 +17,7 @@ from hybridsearch.db import schema
 from hybridsearch.db.connect import make_engine, parse_url, writers
 from hybridsearch.db.schema import HEAD, MIGRATIONS, VERSION_TABLE
 from hybridsearch.db.store import Store
-from hybridsearch.db.tables import Table
+from hybridsearch.db.tables import METADATA
 from hybridsearch.errors import FailureReason, StoreUnavailable
 from hybridsearch.trial import TrialState
 
@@ -59,11 +59,10 @@ def test_migrated_tables_are_the_declared_ones(url: str, engine: Engine) -> None
     Store.open(url).close()
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE})
-        assert compare_metadata(context, Table.metadata) == []
-        names = {table: _constraints(connection, table) for table in Table.metadata.tables}
+        assert compare_metadata(context, METADATA) == []
+        names = {table: _constraints(connection, table) for table in METADATA.tables}
     declared = {
-        name: {str(constraint.name) for constraint in table.constraints}
-        for name, table in Table.metadata.tables.items()
+        name: {str(constraint.name) for constraint in table.constraints} for name, table in METADATA.tables.items()
     }
     assert names == declared
 
