@@ -29,6 +29,12 @@ def silu_and_slope(x):
 
 
 @triton.jit
+def rows_of(x, row, head, x_row, x_head, columns, inside):
+    """Rows of one head, in float32; zero where not `inside`."""
+    return tl.load(x + row * x_row + head * x_head + columns, mask=inside, other=0.0).to(tl.float32)
+
+
+@triton.jit
 def norm_kernel(
     x,
     weight,
@@ -53,13 +59,12 @@ def norm_kernel(
     columns = tl.arange(0, S)[None, :]
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None]
     inside = (row < rows) & (columns < size)
-    found = tl.load(x + row * x_row + head * x_head + columns, mask=inside, other=0.0).to(tl.float32)
+    found = rows_of(x, row, head, x_row, x_head, columns, inside)
     found *= inverse(found, gain, shift)
     if WEIGHTED:
         found *= tl.load(weight + head * weight_head + columns, mask=columns < size, other=0.0).to(tl.float32)
     if GATED:
-        slot = gate + row * gate_row + head * gate_head + columns
-        found *= silu_and_slope(tl.load(slot, mask=inside, other=0.0).to(tl.float32))[0]
+        found *= silu_and_slope(rows_of(gate, row, head, gate_row, gate_head, columns, inside))[0]
     place = (row * tl.num_programs(1) + head) * size + columns
     tl.store(y + place, found.to(y.dtype.element_ty), mask=inside)
 
@@ -100,10 +105,9 @@ def norm_backward_kernel(
         inside = (row < rows) & is_column
         place = (row * heads + head) * size + columns
         slope = tl.load(d_y + place, mask=inside, other=0.0).to(tl.float32)
-        found = tl.load(x + row * x_row + head * x_head + columns, mask=inside, other=0.0).to(tl.float32)
+        found = rows_of(x, row, head, x_row, x_head, columns, inside)
         if GATED:
-            slot = gate + row * gate_row + head * gate_head + columns
-            factor, steep = silu_and_slope(tl.load(slot, mask=inside, other=0.0).to(tl.float32))
+            factor, steep = silu_and_slope(rows_of(gate, row, head, gate_row, gate_head, columns, inside))
         r = inverse(found, gain, shift)
         n = found * r
         if GATED:
@@ -154,8 +158,8 @@ def mix_kernel(
     is_column = columns < size
     row = tl.program_id(0).to(tl.int64) * R + tl.arange(0, R)[:, None]
     inside = (row < rows) & is_column
-    one = tl.load(first + row * first_row + head * first_head + columns, mask=inside, other=0.0).to(tl.float32)
-    two = tl.load(second + row * second_row + head * second_head + columns, mask=inside, other=0.0).to(tl.float32)
+    one = rows_of(first, row, head, first_row, first_head, columns, inside)
+    two = rows_of(second, row, head, second_row, second_head, columns, inside)
     # a column times a row would be laid out anew: three times as slow on a H200
     one *= inverse(one, gain, shift)
     two *= inverse(two, gain, shift)
@@ -168,8 +172,7 @@ def mix_kernel(
     else:
         found = one + two
     if GATED:
-        slot = gate + row * gate_row + head * gate_head + columns
-        found *= silu_and_slope(tl.load(slot, mask=inside, other=0.0).to(tl.float32))[0]
+        found *= silu_and_slope(rows_of(gate, row, head, gate_row, gate_head, columns, inside))[0]
     place = (row * tl.num_programs(1) + head) * size + columns
     tl.store(y + place, found.to(y.dtype.element_ty), mask=inside)
 
@@ -219,8 +222,8 @@ def mix_backward_kernel(
         inside = (row < rows) & is_column
         place = (row * heads + head) * size + columns
         slope = tl.load(d_y + place, mask=inside, other=0.0).to(tl.float32)
-        one = tl.load(first + row * first_row + head * first_head + columns, mask=inside, other=0.0).to(tl.float32)
-        two = tl.load(second + row * second_row + head * second_head + columns, mask=inside, other=0.0).to(tl.float32)
+        one = rows_of(first, row, head, first_row, first_head, columns, inside)
+        two = rows_of(second, row, head, second_row, second_head, columns, inside)
         one_r = inverse(one, gain, shift)
         two_r = inverse(two, gain, shift)
         one *= one_r
@@ -232,8 +235,7 @@ def mix_backward_kernel(
                 mixed = two_scale * two + part * (one_scale * one - two_scale * two)
             else:
                 mixed = one_scale * one + two_scale * two
-            slot = gate + row * gate_row + head * gate_head + columns
-            factor, steep = silu_and_slope(tl.load(slot, mask=inside, other=0.0).to(tl.float32))
+            factor, steep = silu_and_slope(rows_of(gate, row, head, gate_row, gate_head, columns, inside))
             tl.store(d_gate + place, (slope * mixed * steep).to(d_gate.dtype.element_ty), mask=inside)
             slope *= factor
         d_one = slope
