@@ -14,7 +14,7 @@ element by element does not count: norms, activations, gates, decays, rotary pos
 4 they are under 1 % of the projections).
 """
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -31,7 +31,32 @@ class Description(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FullAttention(Description):
+class Softmax(Description):
+    """What both forms of softmax attention share; the fields are theirs."""
+
+    if TYPE_CHECKING:
+        heads: int
+        kv_heads: int | None
+        head_dim: int
+        rope_theta: float | None
+
+    @model_validator(mode="after")
+    def _grouped(self) -> Self:
+        if self.heads % self.groups:
+            raise ValueError(f"heads {self.heads} is not a multiple of kv_heads {self.groups}")
+        if self.rope_theta is not None and self.head_dim % 2:
+            raise ValueError(
+                f"head_dim {self.head_dim} is odd; rotary positions need an even one (or rope_theta: null)"
+            )
+        return self
+
+    @property
+    def groups(self) -> int:
+        """Heads of keys and values."""
+        return self.kv_heads or self.heads
+
+
+class FullAttention(Softmax):
     """Causal softmax attention over the whole past, with grouped keys and values (Ainslie et al., 2305.13245)."""
 
     kind: Literal["full"] = "full"
@@ -49,16 +74,6 @@ class FullAttention(Description):
     """Width of the causal convolution with SiLU on q, k and v; 0 for none."""
     gate: bool = False
     """Whether the output is multiplied by SiLU of a gate."""
-
-    @model_validator(mode="after")
-    def _grouped(self) -> "FullAttention":
-        _check_attention(self.heads, self.groups, self.head_dim, self.rope_theta)
-        return self
-
-    @property
-    def groups(self) -> int:
-        """Heads of keys and values."""
-        return self.kv_heads or self.heads
 
     @property
     def value_size(self) -> int:
@@ -88,7 +103,7 @@ class FullAttention(Description):
         return 2 * (width * (self.channels + values * self.gate + values) + scores)
 
 
-class SlidingWindow(Description):
+class SlidingWindow(Softmax):
     """Causal softmax attention over the last `window` tokens (the query's own is one) and the first `sinks` tokens."""
 
     kind: Literal["sliding"] = "sliding"
@@ -99,16 +114,6 @@ class SlidingWindow(Description):
     sinks: Annotated[int, Field(ge=0)] = 0
     rope_theta: Annotated[float, Field(gt=0)] | None = 10000.0
     qk_norm: bool = True
-
-    @model_validator(mode="after")
-    def _grouped(self) -> "SlidingWindow":
-        _check_attention(self.heads, self.groups, self.head_dim, self.rope_theta)
-        return self
-
-    @property
-    def groups(self) -> int:
-        """Heads of keys and values."""
-        return self.kv_heads or self.heads
 
     @property
     def channels(self) -> int:
@@ -129,7 +134,61 @@ class SlidingWindow(Description):
         return 2 * (width * (self.channels + self.heads * self.head_dim) + scores)
 
 
-class GatedDelta(Description):
+class MatrixState(Description):
+    """What mixers with a state of K x V per head share: projections, convolution, states, normed heads. The fields are
+    theirs."""
+
+    products: ClassVar[int] = 3
+    """Products of a vector with the state in one step: S^T k and S^T q are read, and k v^T is written."""
+
+    if TYPE_CHECKING:
+        heads: int
+        head_dim: int
+        value_head_dim: int | None
+        short_conv: int
+        gate: bool
+
+    @property
+    def groups(self) -> int:
+        """Heads of values and states."""
+        return self.heads
+
+    @property
+    def value_size(self) -> int:
+        """V, the value size of one head."""
+        return self.value_head_dim or self.head_dim
+
+    @property
+    def channels(self) -> int:
+        """Channels of q, k and v together."""
+        return 2 * self.heads * self.head_dim + self.groups * self.value_size
+
+    def parameters(self, width: int) -> int:
+        """Weights at this residual width: matrices, convolution, vectors, and the norm of the outputs."""
+        return self._matrices(width) + self.short_conv * self.channels + self._vectors() + self.value_size
+
+    def state_bytes(self, context: int, element_bytes: int = 2) -> int:
+        """Decode memory of one sequence, in bytes; the same for every `context`."""
+        return self._state() * STATE_ELEMENT_BYTES + tail_inputs(self.short_conv) * self.channels * element_bytes
+
+    def flops_per_token(self, width: int, context: int) -> int:
+        """One decode step; the same for every `context`."""
+        return 2 * (self._matrices(width) + self.products * self._state())
+
+    def _state(self) -> int:
+        return self.groups * self.head_dim * self.value_size
+
+    def _matrices(self, width: int) -> int:
+        """Weights of q, k, v, the gate and the output; mixers add their own."""
+        values = self.groups * self.value_size
+        return width * (self.channels + values * self.gate + values)
+
+    def _vectors(self) -> int:
+        """Weights that are neither matrices nor norms nor convolutions."""
+        return 0
+
+
+class GatedDelta(MatrixState):
     """Gated delta rule (Yang et al., 2412.06464): S = a (I - b k k^T) S + b k v^T, o = S^T q."""
 
     kind: Literal["gated_delta"] = "gated_delta"
@@ -156,35 +215,14 @@ class GatedDelta(Description):
         """Heads of values and states."""
         return self.value_heads or self.heads
 
-    @property
-    def value_size(self) -> int:
-        """V, the value size of one head."""
-        return self.value_head_dim or self.head_dim
-
-    @property
-    def channels(self) -> int:
-        """Channels of q, k and v together."""
-        return 2 * self.heads * self.head_dim + self.groups * self.value_size
-
-    def parameters(self, width: int) -> int:
-        """Weights at this residual width: matrices, convolution, A_log and dt_bias, and the norm of the outputs."""
-        return self._matrices(width) + self.short_conv * self.channels + 2 * self.groups + self.value_size
-
-    def state_bytes(self, context: int, element_bytes: int = 2) -> int:
-        """Decode memory of one sequence, in bytes; the same for every `context`."""
-        state = self.groups * self.head_dim * self.value_size
-        return state * STATE_ELEMENT_BYTES + tail_inputs(self.short_conv) * self.channels * element_bytes
-
-    def flops_per_token(self, width: int, context: int) -> int:
-        """One decode step; the same for every `context`."""
-        return 2 * (self._matrices(width) + 3 * self.groups * self.head_dim * self.value_size)
-
     def _matrices(self, width: int) -> int:
-        values = self.groups * self.value_size
-        return width * (self.channels + values * self.gate + 2 * self.groups + values)
+        return super()._matrices(width) + width * 2 * self.groups
+
+    def _vectors(self) -> int:
+        return 2 * self.groups  # A_log and dt_bias
 
 
-class Delta(Description):
+class Delta(MatrixState):
     """Delta rule without decay (Yang et al., 2406.06484): S = (I - b k k^T) S + b k v^T, o = S^T q."""
 
     kind: Literal["delta"] = "delta"
@@ -195,37 +233,14 @@ class Delta(Description):
     gate: bool = False
     negative_eigenvalues: bool = False
 
-    @property
-    def value_size(self) -> int:
-        """V, the value size of one head."""
-        return self.value_head_dim or self.head_dim
-
-    @property
-    def channels(self) -> int:
-        """Channels of q, k and v together."""
-        return self.heads * (2 * self.head_dim + self.value_size)
-
-    def parameters(self, width: int) -> int:
-        """Weights at this residual width: matrices, convolution, and the norm of the outputs."""
-        return self._matrices(width) + self.short_conv * self.channels + self.value_size
-
-    def state_bytes(self, context: int, element_bytes: int = 2) -> int:
-        """Decode memory of one sequence, in bytes; the same for every `context`."""
-        state = self.heads * self.head_dim * self.value_size
-        return state * STATE_ELEMENT_BYTES + tail_inputs(self.short_conv) * self.channels * element_bytes
-
-    def flops_per_token(self, width: int, context: int) -> int:
-        """One decode step; the same for every `context`."""
-        return 2 * (self._matrices(width) + 3 * self.heads * self.head_dim * self.value_size)
-
     def _matrices(self, width: int) -> int:
-        values = self.heads * self.value_size
-        return width * (self.channels + values * self.gate + self.heads + values)
+        return super()._matrices(width) + width * self.heads
 
 
-class GatedLinear(Description):
+class GatedLinear(MatrixState):
     """Gated linear attention (Yang et al., 2312.06635): S = diag(a) S + k v^T, o = S^T q."""
 
+    products: ClassVar[int] = 2  # nothing is read before it is written
     kind: Literal["gated_linear"] = "gated_linear"
     heads: Count
     head_dim: Count
@@ -235,44 +250,14 @@ class GatedLinear(Description):
     short_conv: ConvWidth = 4
     gate: bool = True
 
-    @property
-    def value_size(self) -> int:
-        """V, the value size of one head."""
-        return self.value_head_dim or self.head_dim
-
-    @property
-    def channels(self) -> int:
-        """Channels of q, k and v together."""
-        return self.heads * (2 * self.head_dim + self.value_size)
-
-    def parameters(self, width: int) -> int:
-        """Weights at this residual width: matrices, convolution, the decay's own, and the norm of the outputs."""
-        decay = self.heads * self.head_dim if self.decay == "vector" else 2 * self.heads
-        return self._matrices(width) + self.short_conv * self.channels + decay + self.value_size
-
-    def state_bytes(self, context: int, element_bytes: int = 2) -> int:
-        """Decode memory of one sequence, in bytes; the same for every `context`."""
-        state = self.heads * self.head_dim * self.value_size
-        return state * STATE_ELEMENT_BYTES + tail_inputs(self.short_conv) * self.channels * element_bytes
-
-    def flops_per_token(self, width: int, context: int) -> int:
-        """One decode step; the same for every `context`."""
-        return 2 * (self._matrices(width) + 2 * self.heads * self.head_dim * self.value_size)
-
     def _matrices(self, width: int) -> int:
-        values = self.heads * self.value_size
         low_rank = DECAY_RANK * (width + self.heads * self.head_dim)
-        decay = low_rank if self.decay == "vector" else width * self.heads
-        return width * (self.channels + values * self.gate + values) + decay
+        return super()._matrices(width) + (low_rank if self.decay == "vector" else width * self.heads)
+
+    def _vectors(self) -> int:
+        return self.heads * self.head_dim if self.decay == "vector" else 2 * self.heads
 
 
 def tail_inputs(short_conv: int) -> int:
     """Inputs per channel that a causal convolution of this width keeps while decoding."""
     return max(short_conv - 1, 0)
-
-
-def _check_attention(heads: int, groups: int, head_dim: int, rope_theta: float | None) -> None:
-    if heads % groups:
-        raise ValueError(f"heads {heads} is not a multiple of kv_heads {groups}")
-    if rope_theta is not None and head_dim % 2:
-        raise ValueError(f"head_dim {head_dim} is odd; rotary positions need an even one (or rope_theta: null)")
