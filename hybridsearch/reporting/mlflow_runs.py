@@ -57,7 +57,7 @@ class Runs:
     """
 
     def __init__(self, uri: str, experiment: str) -> None:
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
+        logging.getLogger("mlflow").setLevel(logging.CRITICAL)  # what fails is told in one line, without its traceback
         logging.getLogger("alembic").setLevel(logging.ERROR)
         database = database_file(uri)
         try:

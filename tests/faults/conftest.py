@@ -4,11 +4,14 @@ import os
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from hybridsearch.db.store import Store, TrialRecord
+from hybridsearch.errors import StoreUnavailable, UnknownStudy
 from hybridsearch.search_spaces import catalog
 from hybridsearch.settings import EvaluationSettings, RungSettings
 from hybridsearch.spec import cost
@@ -28,7 +31,9 @@ sampler: nsga2
 budget: {trials: 250}
 workers: {count: 4}
 """
-Start = Callable[..., "subprocess.Popen[bytes]"]
+SECONDS = 120
+"""Longest that one command may take on two busy cores."""
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
 
 
 def _candidate(architecture: Architecture) -> Candidate:
@@ -70,20 +75,72 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def start(tmp_path: Path, table: Path) -> Start:
-    """Starts the program in a folder of its own, with the table in it."""
+class Drill:
+    """The same search in folders of its own, run by the program's command line."""
 
-    def begin(folder: str, *arguments: str) -> "subprocess.Popen[bytes]":
-        place = tmp_path / folder
-        place.mkdir(exist_ok=True)
-        (place / "drill.yaml").write_text(SEARCH)
-        if not (place / "table.parquet").exists():
-            os.link(table, place / "table.parquet")
-        log = (place / "log.txt").open("ab")
+    def __init__(self, root: Path, table: Path) -> None:
+        self._root, self._table = root, table
+
+    def folder(self, name: str) -> Path:
+        """A folder with the search and its table in it."""
+        place = self._root / name
+        if not place.exists():
+            place.mkdir()
+            (place / "drill.yaml").write_text(SEARCH)
+            os.link(self._table, place / "table.parquet")
+        return place
+
+    def start(self, name: str, *arguments: str) -> "subprocess.Popen[bytes]":
+        """Start a command there; what it says goes into `log.txt`."""
+        place = self.folder(name)
         command = [sys.executable, "-m", "hybridsearch", "--tracking", "none", *arguments]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
-        with log:
-            return subprocess.Popen(command, cwd=place, env=environment, stdout=log, stderr=log)
+        with (place / "log.txt").open("ab") as log:
+            return subprocess.Popen(command, cwd=place, env=ENVIRONMENT, stdout=log, stderr=log)
 
-    return begin
+    def finish(self, name: str, process: "subprocess.Popen[bytes]") -> dict[int, TrialRecord]:
+        """Wait for the end of a search that goes well; its trials."""
+        code = process.wait(SECONDS)
+        assert code == 0, (self.folder(name) / "log.txt").read_text()
+        return self.ended(name)
+
+    def ended(self, name: str, store: str = "runs/hybridsearch.db") -> dict[int, TrialRecord]:
+        """The trials that have ended, by number; none before there is a study."""
+        try:
+            with Store.open(f"sqlite:///{self.folder(name) / store}", create=False) as opened:
+                return {t.number: t for t in opened.trials("drill") if t.state.final}
+        except (StoreUnavailable, UnknownStudy):
+            return {}
+
+    def wait_for(self, name: str, process: "subprocess.Popen[bytes]", more_than: int) -> dict[int, TrialRecord]:
+        """The trials once more than so many have ended, or the search is over."""
+        limit = time.monotonic() + SECONDS
+        while len(found := self.ended(name)) <= more_than and process.poll() is None:
+            assert time.monotonic() < limit, (self.folder(name) / "log.txt").read_text()
+            time.sleep(0.01)
+        return found
+
+
+def outcome_of(ended: dict[int, TrialRecord]) -> list[tuple[object, ...]]:
+    """What a search proposed, measured and decided, and how long after its begin."""
+    begin = ended[0].created
+    return [
+        (t.number, t.candidate.hash, t.sampler, t.parents, t.state, t.message, t.reports, (t.ended or 0.0) - begin)
+        for t in ended.values()
+    ]
+
+
+@pytest.fixture
+def drill(tmp_path: Path, table: Path) -> Drill:
+    return Drill(tmp_path, table)
+
+
+@pytest.fixture
+def outcome() -> Callable[[dict[int, TrialRecord]], list[tuple[object, ...]]]:
+    return outcome_of
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, table: Path) -> list[tuple[object, ...]]:
+    """The outcome of a search to which nothing happens."""
+    drill = Drill(tmp_path_factory.mktemp("undisturbed"), table)
+    return outcome_of(drill.finish("whole", drill.start("whole", "search", "drill.yaml")))
