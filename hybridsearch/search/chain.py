@@ -26,6 +26,8 @@ SPREADS = {"depth": 0.7, "size": 0.5, "group": 1.0, "count": 0.6, "slope": 0.3, 
 """Prior standard deviation of the terms' weights, by family. What layers of a group share is likelier large than what
 sets an entry apart: with few trials the model knows where attention stands before it knows which mixer is best."""
 ATTENDING = ("full", "token_route")
+REMEMBERED = 2048
+"""Architectures whose plans and terms are remembered: several times as many as a model is fitted to; about 8 MB."""
 GROUPS = ("LINEAR", "ATTENDING")
 """Layers without and with softmax over the whole past; upper case keeps them apart from menu entries."""
 
@@ -59,22 +61,24 @@ class Chain:
         self._group = {name: GROUPS[int(attends)] for name, attends in zip(self.entries, self.attends, strict=True)}
         menu = space.menu
         self._keys = {name: menu.keys([name], {}) for name in self.entries if not menu.entries[name].composite}
-        self._pairs = {
-            (a, b): (self._index[f"{a} {b}"], self._index[f"{self._group[a]} {self._group[b]}"])
+        pairs = [
+            (self._index[f"{a} {b}"], self._index[f"{self._group[a]} {self._group[b]}"])
             for a in self.entries
             for b in self.entries
-        }
+        ]
+        self._pairs = np.array(pairs, dtype=np.int64).reshape(len(self.entries), len(self.entries), 2)
+        self._columns = {name: column for column, name in enumerate(self.entries)}
+        self._layers: dict[int, Floats] = {}
 
     def row(self, plan: Plan) -> Floats:
         """The terms (terms,) of a plan."""
+        columns = np.array([self._columns[name] for name in plan.layers], dtype=np.int64)
         found = self._whole(plan.depth, plan.width, plan.feed_forward)
-        options = {name: self._options(name, plan.options) for name in set(plan.layers)}
-        for layer, name in enumerate(plan.layers):
-            self._add_layer(found, layer, plan.depth, name, options[name])
-        for a, b in zip(plan.layers, plan.layers[1:], strict=False):
-            for index in self._pairs[a, b]:
-                found[index] += 1.0
-        attending = sum(self._group[name] == GROUPS[1] for name in plan.layers)
+        found += self._of_layers(plan.depth)[np.arange(plan.depth), columns].sum(axis=0)
+        found += np.bincount(self._pairs[columns[:-1], columns[1:]].ravel(), minlength=len(found))
+        for name in set(plan.layers):
+            found[self._options(name, plan.options)] += plan.layers.count(name)
+        attending = int(self.attends[columns].sum())
         for count in range(1, min(attending, STEPS) + 1):
             found[self._index[f"attending>={count}"]] = 1.0
         return found
@@ -84,15 +88,9 @@ class Chain:
 
         Exact over the free stacks of the space, its rules for ends and neighbours and its limits on full layers kept.
         """
-        unary = np.zeros((like.depth, len(self.entries)))
-        term = np.zeros(len(self.names))
-        for column, name in enumerate(self.entries):
-            options = self._options(name, like.options)
-            for layer in range(like.depth):
-                term[:] = 0.0
-                self._add_layer(term, layer, like.depth, name, options)
-                unary[layer, column] = term @ weights
-        pairs = np.array([[weights[list(self._pairs[a, b])].sum() for b in self.entries] for a in self.entries])
+        unary: Floats = self._of_layers(like.depth) @ weights
+        unary += [weights[self._options(name, like.options)].sum() for name in self.entries]
+        pairs: Floats = weights[self._pairs].sum(axis=2)
         rules = self.space.layers
         for column, name in enumerate(self.entries):
             if name not in self.space.free:
@@ -132,7 +130,17 @@ class Chain:
         """Terms of the chosen options that matter to an entry."""
         return [self._index[f"{key}={options[key]}"] for key in self.keys(name, options)]
 
-    def _add_layer(self, row: Floats, layer: int, depth: int, name: str, options: list[int]) -> None:
+    def _of_layers(self, depth: int) -> Floats:
+        """(depth, entries, terms) what an entry adds at each height, its options left out; made once."""
+        if depth not in self._layers:
+            table = np.zeros((depth, len(self.entries), len(self.names)))
+            for layer in range(depth):
+                for column, name in enumerate(self.entries):
+                    self._add_layer(table[layer, column], layer, depth, name)
+            self._layers[depth] = table
+        return self._layers[depth]
+
+    def _add_layer(self, row: Floats, layer: int, depth: int, name: str) -> None:
         height = (2 * layer + 1) / depth - 1.0  # -1 at the bottom, 1 at the top
         for who in (name, self._group[name]):
             row[self._index[f"count {who}"]] += 1.0
@@ -142,8 +150,6 @@ class Chain:
                 row[self._index[f"first {who}"]] = 1.0
             if layer == depth - 1:
                 row[self._index[f"last {who}"]] = 1.0
-        for index in options:
-            row[index] += 1.0
 
 
 def cheapest(unary: Floats, pairs: Floats, counted: Floats, worth: Floats) -> list[int] | None:
@@ -240,7 +246,7 @@ def _chain(key: _Same) -> Chain:
     return Chain(key.space)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=REMEMBERED)
 def _plan(key: _Same, architecture: str) -> Plan | None:
     chain = _chain(key)
     try:
@@ -251,7 +257,7 @@ def _plan(key: _Same, architecture: str) -> Plan | None:
     return plan if known else None
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=REMEMBERED)
 def _row(key: _Same, architecture: str) -> Floats | None:
     plan = _plan(key, architecture)
     return None if plan is None else _chain(key).row(plan)
