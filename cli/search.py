@@ -79,8 +79,9 @@ def _run(place: session.Session, settings: "SearchSettings", space: "Document", 
     plan = launch.plan(settings, space, places)
     name = str(settings.study)
     execute = running.executor(address, places.study(name) / "ray.log")
+    machine = running.machine(settings, address)
     with running.interruptible(place, name), live.view(name, settings, quiet=place.quiet) as view:
-        outcome = launch.start(plan, execute, view, machine=running.machine(settings, address))
+        outcome = launch.start(plan, execute, view, machine=machine)
     return running.summary(place, outcome)
 
 
@@ -101,6 +102,8 @@ def _replayed(place: session.Session, settings: "SearchSettings", space: "Docume
     plan = launch.plan(settings, space, running.on_paper(place).places())
     execute, clock = replay.executor(plan.settings)
     name = str(settings.study)
+    if not place.quiet:
+        show.note(f"space and evaluation are those of {settings.replay}; the search's own are not used")
     with running.interruptible(place, name), live.view(name, plan.settings, quiet=place.quiet) as view:
         outcome = launch.start(plan, execute, view, machine="", clock=clock)
     return running.summary(place, outcome)
@@ -120,6 +123,9 @@ def read(
 
     document = changed(kinds.expect(ready_made.read(config), "search"), options, budget, given)
     settings = document.validate(SearchSettings)
+    for metric in settings.constraints:
+        if settings.replay is None and metric not in settings.metrics:  # of a table: the plan knows its evaluation
+            raise document.unknown(("constraints", metric), settings.metrics)
     if settings.replay is not None:
         folder = Path() if ("replay",) in document.origins else Path(document.source).parent
         settings = settings.model_copy(update={"replay": str((folder / settings.replay).absolute())})
@@ -143,7 +149,7 @@ def changed(document: "Document", options: list[str], budget: str | None, given:
 
     for option in options:
         key, equals, text = option.partition("=")
-        if not equals or not re.fullmatch(r"\w+(\.\w+)*", key):
+        if not equals or not re.fullmatch(r"[\w/]+(\.[\w/]+)*", key):
             raise InvalidSetting(f"option `-o {option}` is not understood; write `-o key=value`, e.g. `-o seed=1`")
         try:
             value = parse_value(text)

@@ -44,6 +44,10 @@ OBJECTIVES: dict[str, Objective] = {
 }  # fmt: skip
 
 
+COUNTED = ("parameters", "state_bytes", "flops_per_token", "full_layers")
+"""Metrics that are known before any training."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
     """A limit on one metric, checked before training where the metric can be counted."""

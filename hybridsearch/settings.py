@@ -1,12 +1,14 @@
 """A search as read from YAML: every field with its unit and its default. Unknown keys are errors."""
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from hybridsearch.objectives import OBJECTIVES, Constraint, Objective
+from hybridsearch.objectives import COUNTED, OBJECTIVES, Constraint, Objective
 from hybridsearch.trial import Fidelity
+from hybridsearch.yaml_files import ProblemAt
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -180,10 +182,16 @@ class ConstraintSettings(Settings):
         return self
 
 
+def _study_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}", name):
+        raise ValueError("use letters, digits, `_`, `.` and `-`, at most 64, a letter or digit first")
+    return name
+
+
 class SearchSettings(Settings):
     """One search."""
 
-    study: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")] | None = None
+    study: Annotated[str, AfterValidator(_study_name)] | None = None
     """Name in the store; none takes the file's name and, if that is taken, numbers it."""
     space: str | dict[str, Any]
     """Preset name, path of a YAML file (relative to this one), or the space itself."""
@@ -227,17 +235,28 @@ class SearchSettings(Settings):
     def _consistent(self) -> "SearchSettings":
         unknown = [name for name in self.objectives if name not in OBJECTIVES]
         if unknown:
-            raise ValueError(f"unknown objective {unknown[0]!r}; known: {', '.join(OBJECTIVES)}")
+            raise ProblemAt(f"unknown objective {unknown[0]!r}; known: {', '.join(OBJECTIVES)}", "objectives")
         if len(set(self.objectives)) != len(self.objectives):
-            raise ValueError(f"an objective is named twice in {list(self.objectives)}")
+            raise ProblemAt(f"an objective is named twice in {list(self.objectives)}", "objectives")
         if self.budget.trials is None and self.budget.minutes is None:
-            raise ValueError("budget needs trials, minutes or both")
+            raise ProblemAt("needs trials, minutes or both", "budget")
         return self
 
     @property
     def objective_list(self) -> tuple[Objective, ...]:
         """The objectives as records, in order."""
         return tuple(OBJECTIVES[name] for name in self.objectives)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All that a constraint may limit: what is counted, and what a trial of this search reports."""
+        throughput = self.evaluation.throughput
+        levels = [f"{level.length}x{level.pairs}" for level in self.evaluation.task.test]
+        shapes = [f"{context}x{batch}" for context in throughput.contexts for batch in throughput.batches]
+        parts = {"recall": levels, "answer_loss": levels}
+        parts |= {f"{phase}_tokens_per_second": shapes for phase in ("decode", "prefill")}
+        measured = [f"{name}/{part}" for name, of in parts.items() for part in of]
+        return (*COUNTED, *OBJECTIVES, "softmax_share", *measured)
 
     @property
     def constraint_list(self) -> tuple[Constraint, ...]:

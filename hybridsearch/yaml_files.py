@@ -4,7 +4,7 @@ Only `yaml.SafeLoader` is used: a file can hold data and nothing else. A key giv
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
+EXPECTED = "expected "
 PLAIN = {
     "missing": "missing",
     **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "expected a whole number"),
@@ -32,6 +33,8 @@ PLAIN = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be below {lt}",
     "less_than_equal": "must be at most {le}",
+    "string_pattern_mismatch": "must match {pattern}",
+    "union_tag_invalid": "unknown kind {tag!r}; known: {expected_tags}",
     "too_short": "needs at least {min_length} values, found {actual_length}",
 }
 """Pydantic's kinds of problem in words that need no Python; all others keep their own."""
@@ -105,6 +108,7 @@ class Document:
         part = Document("", self.source)
         part.data = self.data[key]
         part.lines = {path[1:]: line for path, line in self.lines.items() if path[:1] == (key,)}
+        part.origins = {path[1:]: origin for path, origin in self.origins.items() if path[:1] == (key,)}
         return part
 
     def _index(self, node: yaml.Node, path: KeyPath) -> None:
@@ -148,6 +152,11 @@ class Document:
         except ValidationError as error:
             raise InvalidFile(self._explain(error, model)) from None
 
+    def unknown(self, path: KeyPath, known: Iterable[str]) -> InvalidFile:
+        """The error that the last key of `path` is none of those that are known there."""
+        key = ".".join(map(str, path))
+        return InvalidFile(f"{self._where(path)}: `{key}`: {_unknown(str(path[-1]), sorted(known))}")
+
     def _explain(self, error: ValidationError, model: type[BaseModel]) -> str:
         problems = error.errors(include_url=False)
         # A misspelt key is also a missing one: the misspelling is the news.
@@ -156,6 +165,12 @@ class Document:
         path = (*self._real_path(first["loc"], first["type"] == "missing"), *inside)
         key = ".".join(str(part) for part in path) or "(top)"
         text = _plain(first)
+        # Each branch of a union was tried, and says what it takes.
+        alike = [p for p in problems if p["loc"][:-1] == first["loc"][:-1] and self._real_path(p["loc"], False) == path]
+        taken = [_plain(problem) for problem in alike if _plain(problem).startswith(EXPECTED)]
+        if len(taken) > 1:
+            text = EXPECTED + " or ".join(dict.fromkeys(branch.removeprefix(EXPECTED) for branch in taken))
+            problems = problems[: len(problems) - len(taken) + 1]
         if first["type"] == "extra_forbidden":
             text = _unknown(str(first["loc"][-1]), sorted(_known_keys(model, first["loc"])))
         elif first["type"] != "missing" and not isinstance(first["input"], dict | list | tuple | BaseModel):
