@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hybridsearch.kernels.gated_delta import chunked as chunked_delta
 from hybridsearch.kernels.gated_delta import fused as gated_delta
 from hybridsearch.kernels.gated_delta.tiles import chunk as delta_chunk
 from hybridsearch.kernels.gated_delta.tiles import padded_sizes
@@ -111,9 +110,9 @@ def _refuses_delta(k: Tensor, v: Tensor, g: Tensor | None, beta: Tensor, chunk: 
 
 
 def _need_no_padding(v: Tensor, k: Tensor, linear_v: Tensor, linear_k: Tensor, chunk: int) -> bool:
-    """Whether the kernels take tokens and sizes as they are."""
+    """Whether there is a complete chunk, and sizes that the kernels take as they are."""
     sizes = linear_k.shape[-1], linear_v.shape[-1]
-    whole = sizes == padded_sizes(*sizes, linear_v.dtype) and v.shape[1] % chunk == 0
+    whole = sizes == padded_sizes(*sizes, linear_v.dtype) and v.shape[1] >= chunk
     return whole and k.shape[-1] in (64, 128) and v.shape[-1] in (64, 128)
 
 
@@ -135,7 +134,10 @@ def side_by_side(
     linear_scale: float | None = None,
     initial_state: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, LinearState]:
-    """Both branches on two streams, for complete chunks and sizes that the kernels take as they are."""
+    """Both branches on two streams, for a complete chunk or more and sizes that the kernels take as they are.
+
+    The open chunk of the linear branch follows alone.
+    """
     from hybridsearch.kernels.token_routing.joint_operator import token_routed
 
     scale = k.shape[-1] ** -0.5 if scale is None else scale
@@ -143,12 +145,14 @@ def side_by_side(
     q, k, linear_q, linear_k = q.to(v.dtype), k.to(v.dtype), linear_q.to(linear_v.dtype), linear_k.to(linear_v.dtype)
     g, initial_state = (None if x is None else x.to(torch.float32) for x in (g, initial_state))
     softmax_gate, linear_gate = softmax_gate.to(torch.float32), linear_gate.to(torch.float32)
-    rows = q, k, v, softmax_gate, linear_q, linear_k, linear_v, g, beta, linear_gate, initial_state
-    segments = gated_delta._segments(linear_v, linear_k.shape[-1])
+    linear = linear_q, linear_k, linear_v, g, beta
+    closed = _part(linear, slice(v.shape[1] // chunk * chunk))
+    rows = q, k, v, softmax_gate, *closed, linear_gate, initial_state
+    segments = gated_delta._segments(closed[2], linear_k.shape[-1])
     # As in training, without gradients too: only that form of the kernels was checked on a GPU.
     outputs = token_routed(*rows, scale, linear_scale, segments, chunk, reads_own, True)
-    last = outputs[5]
-    return outputs[0], outputs[4], LinearState(last, last, last.new_ones(last.shape[:2]))
+    linear_out, state = _with_open_chunk(outputs[4], outputs[5], linear, linear_scale)
+    return outputs[0], linear_out, state
 
 
 def softmax_branch(
@@ -184,31 +188,42 @@ def linear_branch(
 ) -> tuple[Tensor, LinearState]:
     """[B, T, H, V] in v's dtype and the state; `gate` [B, N, H] is 1 for linear-typed chunks, 0 for the others.
 
-    PyTorch runs the open chunk, whose writes never end with it, from the state that the complete ones left.
+    The open chunk, whose writes never end with it, is a call of its own from the state that the complete ones left.
     """
     batch, tokens, heads, size = k.shape
-    closed = tokens - tokens % chunk
-    outputs, entering = [], None if initial_state is None else initial_state.to(torch.float32)
+    closed = tokens // chunk * chunk
+    g = None if g is None else g.to(torch.float32)
+    output, entering = v[:, :0], None if initial_state is None else initial_state.to(torch.float32)
     if closed:
-        decays = None if g is None else g[:, :closed].to(torch.float32)
-        rows = q[:, :closed], k[:, :closed], v[:, :closed], decays, beta[:, :closed]
-        lasting = gate.to(torch.float32)
+        rows = _part((q, k, v, g, beta), slice(closed))
         # As in training, without gradients too: only that form of the kernels was checked on a GPU.
         output, entering = gated_delta.gated_delta_rule(
-            *rows, scale=scale, initial_state=entering, lasting=lasting, train=True
+            *rows, scale=scale, initial_state=entering, lasting=gate.to(torch.float32), train=True
         )
-        outputs.append(output)
     if entering is None:
         entering = k.new_zeros(batch, heads, size, v.shape[-1], dtype=torch.float32)
-    running, decay = entering, entering.new_ones(batch, heads)
-    if closed < tokens:
-        decays = None if g is None else g[:, closed:].to(torch.float32)
-        rows = q[:, closed:], k[:, closed:], v[:, closed:], decays, beta[:, closed:]
-        output, running = chunked_delta.gated_delta_rule(*rows, scale=scale, initial_state=entering, chunk=chunk)
-        outputs.append(output)
-        if decays is not None:
-            decay = decays.clamp(min=chunked.LOWEST_LOG_DECAY).sum(1).exp()
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, 1), LinearState(entering, running, decay)
+    return _with_open_chunk(output, entering, (q, k, v, g, beta), scale)
+
+
+Rows = tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]
+"""q, k, v, g and beta of the linear branch."""
+
+
+def _part(rows: Rows, tokens: slice) -> Rows:
+    q, k, v, g, beta = rows
+    return q[:, tokens], k[:, tokens], v[:, tokens], None if g is None else g[:, tokens], beta[:, tokens]
+
+
+def _with_open_chunk(output: Tensor, entering: Tensor, rows: Rows, scale: float | None) -> tuple[Tensor, LinearState]:
+    """The linear branch for all tokens, from the output of its complete chunks and the state that they left."""
+    running, decay, closed = entering, entering.new_ones(entering.shape[:2]), output.shape[1]
+    if closed < rows[2].shape[1]:
+        rest = _part(rows, slice(closed, None))
+        more, running = gated_delta.gated_delta_rule(*rest, scale=scale, initial_state=entering, train=True)
+        output = torch.cat((output, more), 1) if closed else more
+        if rest[3] is not None:
+            decay = rest[3].clamp(min=chunked.LOWEST_LOG_DECAY).sum(1).exp()
+    return output, LinearState(entering, running, decay)
 
 
 def paged_attention_step(

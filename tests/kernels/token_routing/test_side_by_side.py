@@ -77,15 +77,17 @@ def agree(device: torch.device, attention_inputs: Draw, delta_inputs: Draw, comp
     return run
 
 
+@pytest.mark.parametrize("tokens", [192, 150], ids=["complete chunks", "an open chunk"])
 @pytest.mark.parametrize("stateful", [True, False], ids=["state", "zeros"])
-def test_both_branches_side_by_side(agree: Compare, stateful: bool) -> None:
-    agree(192, 64, stateful=stateful, gated=stateful)
+def test_both_branches_side_by_side(agree: Compare, stateful: bool, tokens: int) -> None:
+    agree(tokens, 64, stateful=stateful, gated=stateful)
 
 
 @pytest.mark.skipif(not GPU, reason="large shapes need a GPU")
+@pytest.mark.parametrize("tokens", [2048, 2000], ids=["complete chunks", "an open chunk"])
 @pytest.mark.parametrize("size", [64, 128])
-def test_both_branches_side_by_side_on_the_gpu(agree: Compare, size: int) -> None:
-    agree(2048, size)
+def test_both_branches_side_by_side_on_the_gpu(agree: Compare, size: int, tokens: int) -> None:
+    agree(tokens, size)
 
 
 @pytest.mark.skipif(not GPU, reason="streams need a GPU")
