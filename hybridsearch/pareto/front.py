@@ -4,11 +4,7 @@ from collections.abc import Hashable, Iterable, Sequence, Set
 from math import isfinite
 from typing import Generic, TypeVar
 
-import numpy as np
-
 from hybridsearch.errors import InvalidSetting
-from hybridsearch.pareto.dominance import Floats
-from hybridsearch.pareto.hypervolume import checked, exclusive
 from hybridsearch.pareto.staircase import Staircase
 
 Key = TypeVar("Key", bound=Hashable)
@@ -54,8 +50,10 @@ class Front(Generic[Key]):
         row: Point = tuple(float(value) for value in point)
         if len(row) != len(self.reference):
             raise InvalidSetting(f"the point has {len(row)} objectives, the reference has {len(self.reference)} values")
-        if not all(map(isfinite, row)):
-            checked([row], self.reference)  # refuses it in its own words
+        if not all(map(isfinite, (*row, *self.reference))):
+            raise InvalidSetting(
+                f"point {row} with reference {self.reference} is not finite, and has no hypervolume; leave the point out"
+            )
         if row in self._keys:
             self._keys[row].append(key)
             self._points[key] = row
@@ -72,7 +70,12 @@ class Front(Generic[Key]):
         return True
 
     def _add_row(self, row: Point, key: Key) -> bool:
-        rows: Floats = np.array(list(self._keys), dtype=np.float64).reshape(-1, len(row))
+        # Two objectives need no arrays, and commands that read a front not the 0.1 s in which numpy is imported.
+        import numpy as np
+
+        from hybridsearch.pareto.hypervolume import exclusive
+
+        rows = np.array(list(self._keys), dtype=np.float64).reshape(-1, len(row))
         if (rows <= row).all(axis=1).any():
             return False
         self._volume += exclusive(row, rows, self.reference)
