@@ -52,7 +52,7 @@ class Front(Generic[Key]):
             raise InvalidSetting(f"the point has {len(row)} objectives, the reference has {len(self.reference)} values")
         if not all(map(isfinite, (*row, *self.reference))):
             raise InvalidSetting(
-                f"point {row} with reference {self.reference} is not finite, and has no hypervolume; leave the point out"
+                f"point {row} or reference {self.reference} is not finite and has no hypervolume; leave the point out"
             )
         if row in self._keys:
             self._keys[row].append(key)
