@@ -81,7 +81,8 @@ class Ledger(Trials):
         if state is TrialState.PAUSED:
             self.waiting.add(report.trial)
         self._keep(replace(known, state=state or known.state, reports=(*known.reports, report)))
-        self._see(moved(self.history.of(report.trial), state or known.state, (report.rung, score)))
+        seen = self.history.of(report.trial)
+        self._see(moved(seen, state or known.state, (report.rung, score), report.seconds))
         self._listener(event)
         if state is not None and state.final:
             self._ended(report.trial, state, decision.reason)

@@ -30,11 +30,16 @@ def observation(trial: Active, settings: SearchSettings, ladder: Ladder) -> Obse
         parents=trial.parents,
         sampler=trial.sampler,
         control=trial.control,
+        seconds=trial.reports[0].seconds if trial.reports else 0.0,
     )
 
 
-def moved(seen: Observation, state: TrialState, reached: tuple[int, Score] | None = None) -> Observation:
-    """The same trial in another state, perhaps with the score of one more rung."""
+def moved(
+    seen: Observation, state: TrialState, reached: tuple[int, Score] | None = None, seconds: float = 0.0
+) -> Observation:
+    """The same trial in another state, perhaps with the score of one more rung, which took so long."""
     scores = seen.rung_scores if reached is None else {**seen.rung_scores, reached[0]: reached[1]}
     finished = state is TrialState.FINISHED
-    return replace(seen, state=state, score=scores[max(scores)] if finished else None, rung_scores=scores)
+    first = seen.seconds if seen.rung_scores else seconds
+    score = scores[max(scores)] if finished else None
+    return replace(seen, state=state, score=score, rung_scores=scores, seconds=first)

@@ -6,11 +6,13 @@ the front, and random ones; the one with the largest expected hypervolume improv
 taken over posterior draws and the hypervolume over random directions (2006.04655).
 
 Trials of lower rungs teach as well, but never as if they were finished: what a rung's value says about the value at
-the top is itself learned, by regression on the trials that have both, and its residual is their noise.
+the top is itself learned, by regression on the trials that have both, and its residual is their noise. That is worth
+more than exact values of a low rung: the model speaks of the top as soon as `AT_RUNG` trials came there. Expected
+improvements are taken per second of training, and what those that still run will be is drawn along.
 """
 
 import random
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,17 +20,22 @@ import numpy as np
 from hybridsearch.objectives import reference_point
 from hybridsearch.pareto.dominance import Floats
 from hybridsearch.search.chain import Chain, Listed, chain_of, listed, plan_of, row_of
-from hybridsearch.search.history import JUDGED, Cohort, History, Observation
-from hybridsearch.search.prior import prior_draft
+from hybridsearch.search.cost import cost_of
+from hybridsearch.search.first_trials import first_drafts
+from hybridsearch.search.history import Cohort, History
+from hybridsearch.search.improvement import improvement
+from hybridsearch.search.lifting import lifted
 from hybridsearch.search.proposals import Draft, Proposal, Request, at_random, collect
-from hybridsearch.search.regression import Model, fit
+from hybridsearch.search.regression import Model, fit_all
 from hybridsearch.search_spaces import sampling, steps
 from hybridsearch.search_spaces.plan import Plan
 from hybridsearch.search_spaces.rules import judge
 from hybridsearch.search_spaces.space import Space
 
 ENOUGH = 8
-"""Comparable trials before the first model; until then every other draw comes from the prior."""
+"""Trials before the first model; until then `first_trials` says what to try."""
+AT_RUNG = 4
+"""Trials at a rung before the model is of that rung: with 8 a search of the shipped table took a quarter longer."""
 TOLD = 160
 """Most trials that a model is fitted to, half of them the best and half the latest, and half as many of lower rungs: an
 ask costs the same at 10,000 trials as at 300."""
@@ -46,7 +53,6 @@ NEIGHBOURS = 24
 all members by the model alone was no better: what it misses is found by trying what is like the front."""
 DRAWS = 6
 """Of the posterior. Few: the differences between them are what makes proposals explore."""
-DIRECTIONS = 48
 
 
 def cluster(history: History, request: Request) -> list[Proposal]:
@@ -55,12 +61,12 @@ def cluster(history: History, request: Request) -> list[Proposal]:
 
 
 def _drafts(history: History, request: Request, rng: random.Random) -> Iterator[Draft]:
-    cohort = history.cohort(ENOUGH)
+    cohort = history.cohort(AT_RUNG)
     data = None if cohort is None else _gather(history, cohort, request)
     members = listed(request.space) if request.space.members is not None else None
     if data is None:
-        while True:
-            yield prior_draft(request.space, rng) if rng.random() < 0.5 else at_random(request.space, rng)
+        yield from first_drafts(history, request.space, rng)
+        return
     if rng.random() < RANDOM_SHARE:
         yield at_random(request.space, rng)
     if members is None:
@@ -87,20 +93,25 @@ class _Data:
     """(front, objectives), minimised."""
     worst: Floats
     """(objectives,) worst value that still counts, minimised."""
+    running: Floats
+    """(trials, terms) of those that nothing is known of yet."""
+    cost: Callable[[Floats], Floats]
+    """What candidates cost, by their rows."""
 
 
 def _gather(history: History, cohort: Cohort, request: Request) -> _Data | None:
     space = request.space
     members = cohort.best_and_latest(TOLD)
-    below = history.latest(JUDGED, TOLD // 2, lambda o: bool(o.rung_scores) and max(o.rung_scores) < cohort.rung)
-    lifted = _lifted(below, cohort)
+    below = history.below(cohort.rung, TOLD // 2)
     known = [(o, np.array(cohort.score(o).values), np.zeros(len(request.objectives))) for o in members]
-    found = [(row, *told) for o, *told in (*known, *lifted) if (row := row_of(space, o.architecture)) is not None]
+    told = (*known, *lifted(below, cohort))
+    found = [(row, *said) for o, *said in told if (row := row_of(space, o.architecture)) is not None]
     if len(found) < ENOUGH:
         return None
     signs = np.array([-1.0 if d == "maximize" else 1.0 for d in cohort.score(members[0]).directions])
     minimised = cohort.values
     plans = [(i, plan_of(space, cohort.members[i].architecture)) for i in cohort.leading]
+    running = [row for o in history.running if (row := row_of(space, o.architecture)) is not None]
     return _Data(
         rows=np.array([row for row, *_ in found]),
         targets=np.array([target for _, target, _ in found]),
@@ -109,38 +120,9 @@ def _gather(history: History, cohort: Cohort, request: Request) -> _Data | None:
         front=[(cohort.members[i].trial, plan) for i, plan in plans if plan is not None],
         values=minimised[list(cohort.leading)],
         worst=_worst(minimised, request, final=any(o.score is not None for o in members)),
+        running=np.array(running).reshape(len(running), len(found[0][0])),
+        cost=cost_of([*members, *below], space),
     )
-
-
-def _lifted(below: Sequence[Observation], cohort: Cohort) -> list[tuple[Observation, Floats, Floats]]:
-    """What trials of lower rungs are expected to reach at the cohort's rung, and the variance of that guess."""
-    lifted = []
-    lines: dict[int, tuple[Floats, ...] | None] = {}
-    for observation in below:
-        rung = max(observation.rung_scores)
-        if rung not in lines:
-            lines[rung] = _line(rung, cohort)
-        line = lines[rung]
-        if line is not None:
-            slope, offset, variance, low, high = line
-            values = np.array(observation.rung_scores[rung].values)
-            lifted.append((observation, np.clip(slope * values + offset, low, high), variance))
-    return lifted
-
-
-def _line(rung: int, cohort: Cohort) -> tuple[Floats, ...] | None:
-    """Per objective: slope, offset, residual variance, and the range of what was seen at the cohort's rung."""
-    members = cohort.members[-4 * TOLD :]
-    pairs = [(o.rung_scores[rung].values, cohort.score(o).values) for o in members if rung in o.rung_scores][-TOLD:]
-    if len(pairs) < ENOUGH // 2:
-        return None
-    early, late = (np.array(values) for values in zip(*pairs, strict=True))
-    centred = early - early.mean(axis=0)
-    scatter = (centred**2).sum(axis=0)
-    slope = np.where(scatter > 0, (centred * late).sum(axis=0) / np.where(scatter > 0, scatter, 1.0), 0.0)
-    offset = late.mean(axis=0) - slope * early.mean(axis=0)
-    variance = ((late - slope * early - offset) ** 2).sum(axis=0) / (len(pairs) - 2)
-    return slope, offset, variance, late.min(axis=0), late.max(axis=0)
 
 
 def _worst(minimised: Floats, request: Request, *, final: bool) -> Floats:
@@ -185,13 +167,16 @@ def _ranked_members(data: _Data, members: Listed, tried: Set[str], space: Space,
 
 
 def _models(data: _Data, chain: Chain) -> list[Model]:
-    return [fit(data.rows, data.targets[:, j], chain.spreads, data.noise[:, j]) for j in range(data.targets.shape[1])]
+    return fit_all(data.rows, data.targets, chain.spreads, data.noise)
 
 
 def _order(data: _Data, models: list[Model], rows: Floats, numbers: np.random.Generator) -> list[int]:
-    """Places of the candidates' rows, the largest expected improvement first."""
-    draws = [model.values(rows, model.weights(numbers, DRAWS)) for model in models]
-    worth = _improvement(np.stack(draws, axis=2) * data.signs, data.values, data.worst, numbers)
+    """Places of the candidates' rows, the largest expected improvement for its cost first."""
+    both = np.concatenate([data.running, rows])
+    values = [model.values(both, model.weights(numbers, DRAWS)) for model in models]
+    draws = np.stack(values, axis=2) * data.signs
+    pending, asked = np.split(draws, [len(data.running)], axis=1)
+    worth = improvement(asked, data.values, data.worst, numbers, pending) / data.cost(rows)
     order: list[int] = np.argsort(-worth, kind="stable").tolist()
     return order
 
@@ -241,31 +226,3 @@ def _scalarised(models: list[Model], signs: Floats, numbers: np.random.Generator
         [t * sign * m.weights(numbers, 1)[0] for t, sign, m in zip(trade, turned, models, strict=True)], axis=0
     )
     return total
-
-
-def _improvement(draws: Floats, front: Floats, worst: Floats, numbers: np.random.Generator) -> Floats:
-    """Expected hypervolume improvement (candidates,) up to a constant, by random directions from the worst point.
-
-    The hypervolume is the mean over directions of the largest box diagonal that a point spans, to the power of the
-    number of objectives (2006.04655, lemma 5).
-
-    Args:
-        draws: (draws, candidates, objectives), minimised.
-        front: (points, objectives), minimised.
-        worst: (objectives,).
-        numbers: gives the directions.
-    """
-    count = front.shape[1]
-    gain = np.maximum(worst - front, 0.0)
-    unit = np.where(gain.max(axis=0) > 0, gain.max(axis=0), 1.0)
-    directions = np.abs(numbers.standard_normal((DIRECTIONS, count))) + 1e-9
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-
-    def lengths(points: Floats) -> Floats:
-        scaled = np.maximum(worst - points, 0.0) / unit
-        found: Floats = (scaled[..., None, :] / directions).min(axis=-1) ** count
-        return found
-
-    reached = lengths(front).max(axis=0, initial=0.0)
-    better: Floats = np.maximum(lengths(draws) - reached, 0.0).mean(axis=(0, 2))
-    return better

@@ -53,6 +53,8 @@ class Observation:
     sampler: str
     control: str | None = None
     """Name of the control it is, if it is one."""
+    seconds: float = 0.0
+    """Work to its first rung; 0 where it reached none, or where its numbers were taken over."""
 
     def __post_init__(self) -> None:
         if (self.score is not None) != (self.state is TrialState.FINISHED):

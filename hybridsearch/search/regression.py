@@ -82,22 +82,37 @@ class Model:
         return found
 
 
-def fit(rows: Floats, targets: Floats, spreads: Floats, noise: Floats | None = None) -> Model:
+def fit(rows: Floats, targets: Floats, spreads: Floats) -> Model:
     """The posterior with the largest evidence over scales, signals and noises.
 
     Args:
         rows: (n, terms).
         targets: (n,), finite.
         spreads: (terms,) relative prior standard deviations.
-        noise: (n,) variance that an observation has beyond the model's own, in squared units of the targets; none
-            where all are alike.
     """
-    extra = np.zeros(len(targets)) if noise is None else noise
-    # Rows with further noise count less: all are divided by what they have beyond the usual noise of about 0.3.
-    weight = 1.0 / np.sqrt(1.0 + extra / (0.3 * (float(targets.std()) or 1.0)) ** 2)
-    design = _Design(rows, spreads, weight)
-    scales = [scale for scale in SCALES if scale.fits(targets)]
-    return max((_fit(design, targets, scale) for scale in scales), key=lambda found: found[0])[1]
+    return fit_all(rows, targets[:, None], spreads, np.zeros((len(targets), 1)))[0]
+
+
+def fit_all(rows: Floats, targets: Floats, spreads: Floats, noise: Floats) -> list[Model]:
+    """The same of several targets (n, targets); rows are taken apart once for all that weigh them alike.
+
+    Args:
+        rows: (n, terms).
+        targets: (n, targets), finite.
+        spreads: (terms,) relative prior standard deviations.
+        noise: (n, targets) variance that an observation has beyond the model's own, in squared units of the targets.
+    """
+    designs: dict[bytes, _Design] = {}
+    models = []
+    for target, extra in zip(targets.T, noise.T, strict=True):
+        # Rows with further noise count less: all are divided by what they have beyond the usual noise of about 0.3.
+        weight = 1.0 / np.sqrt(1.0 + extra / (0.3 * (float(target.std()) or 1.0)) ** 2)
+        key = weight.tobytes()
+        if key not in designs:
+            designs[key] = _Design(rows, spreads, weight)
+        scales = [scale for scale in SCALES if scale.fits(target)]
+        models.append(max((_fit(designs[key], target, scale) for scale in scales), key=lambda found: found[0])[1])
+    return models
 
 
 class _Design:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hybridsearch.search.regression import SCALES, fit
+from hybridsearch.search.regression import SCALES, fit, fit_all
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.integers(0, 3, (60, 5)).astype(float)
@@ -55,9 +55,10 @@ def test_an_uncertain_observation_counts_less() -> None:
     rows = np.eye(3)[[0, 0, 1, 1, 2, 2]]
     targets = np.array([-1.0, -1.1, 0.0, 0.1, 5.0, 9.0])
     wild = np.array([0.0, 0, 0, 0, 0, 1e6])
-    sure = fit(rows, targets, np.ones(3)).values(np.eye(3), fit(rows, targets, np.ones(3)).mean[None])[0][2]
-    unsure = fit(rows, targets, np.ones(3), wild)
-    assert abs(unsure.values(np.eye(3), unsure.mean[None])[0][2] - 5.0) < abs(sure - 5.0)
+    sure, unsure = fit_all(rows, np.stack([targets, targets], axis=1), np.ones(3), np.stack([wild * 0, wild], axis=1))
+    values = [model.values(np.eye(3), model.mean[None])[0][2] for model in (sure, unsure)]
+    assert abs(values[1] - 5.0) < abs(values[0] - 5.0)
+    assert (sure.mean == fit(rows, targets, np.ones(3)).mean).all()
 
 
 def test_targets_that_are_all_alike_are_no_error() -> None:
