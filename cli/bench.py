@@ -1,6 +1,5 @@
 """`hybridsearch bench`: throughput of architectures on this machine, measured side by side."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +59,7 @@ def bench(
     settings = shapes(contexts, batches, decode, repeats)
     found = {target: architecture(session.of(context), target, space) for target in targets}
     if not session.of(context).quiet:
-        show.note(f"measuring {', '.join(found)} on {_words(machine.describe(machine.choose(device)))}")
+        show.note(f"measuring {', '.join(found)} on {show.machine(machine.describe(machine.choose(device)))}")
     results = measure(
         list(found.values()),
         settings,
@@ -123,11 +122,6 @@ def shapes(contexts: str, batches: str, decode: int, repeats: int) -> "Throughpu
         decode_tokens=decode,
         repeats=repeats,
     )
-
-
-def _words(described: str) -> str:
-    facts = json.loads(described)
-    return f"{facts.get('gpu') or facts['cpu']}, {facts['threads']} threads, torch {facts['torch']}"
 
 
 def _numbers(name: str, text: str) -> tuple[int, ...]:

@@ -40,7 +40,10 @@ def export(
     from hybridsearch.export.picks import pick as picked
 
     point = picked(stands.points, pick, settings.objective_list)
-    text = export_text(settings, point, study)
+    with place.open_store() as store:
+        made_by, reports = store.study(study).versions, store.trial(study, point.trial).reports
+    device = show.machine(reports[-1].device) if reports else ""
+    text = export_text(settings, point, study, made_by=made_by, device=device)
     if out == SCREEN:
         show.line(text.rstrip("\n"))
         return

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from hybridsearch.yaml_files import Document
 
 SAMPLES = 5
+COMMENT = "# "
+"""Before what is no setting: the whole is a YAML file."""
 
 
 def show_plan(settings: "SearchSettings", source: "Document") -> None:
@@ -32,16 +34,18 @@ def show_plan(settings: "SearchSettings", source: "Document") -> None:
     require_feasible(space, settings.constraint_list, context, settings.seed)
     compared = controls(space)
     sampled = samples(space, settings.seed)
-    show.line("# resolved settings; save them as a file to search with exactly these\n")
-    show.line(yaml_files.dump({**settings.model_dump(mode="json"), "space": settings.space}))
+    preset = isinstance(settings.space, str) and settings.space in catalog.presets()
+    whole = settings.space if preset else dict(source.data)  # so that it loads anywhere
+    show.line("# resolved settings; saved as a file, all of this searches with exactly these\n")
+    show.line(yaml_files.dump({**settings.model_dump(mode="json"), "space": whole}))
     found = size.count(space)
     amount = f"{found.architectures:,}" if found.exact else f"at most {found.architectures:,}"
     show.line(f"# space: {amount} architectures")
     show.line(f"\n# controls, and {len(sampled)} samples; state bytes of one sequence at {context} tokens")
     rows = architecture_rows(compared, context) + architecture_rows(sampled, context, control=False)
-    show.listing(rows, ARCHITECTURE_COLUMNS, show.Format.TABLE)
+    show.put(show.table(rows, ARCHITECTURE_COLUMNS), before=COMMENT)
     show.line("\n# work")
-    show.pairs(_work(settings, len(compared)))
+    show.pairs(_work(settings, len(compared)), before=COMMENT)
 
 
 def samples(space: "Space", seed: int, count: int = SAMPLES) -> "dict[str, Architecture]":

@@ -56,12 +56,12 @@ def console(*, error: bool = False) -> "Console":
     return Console(stderr=error, width=width, highlight=False, emoji=False, markup=False)
 
 
-def put(drawn: "RenderableType") -> None:
-    """Something drawn on standard output, without the blanks that fill up its lines."""
+def put(drawn: "RenderableType", *, before: str = "") -> None:
+    """Something drawn on standard output, `before` in front of each line and without the blanks that fill it up."""
     screen = console()
     with screen.capture() as captured:
         screen.print(drawn)
-    line("\n".join(text.rstrip() for text in captured.get().splitlines()))
+    line("\n".join((before + text).rstrip() for text in captured.get().splitlines()))
 
 
 def note(text: str) -> None:
@@ -124,7 +124,7 @@ def table(rows: Sequence[Row], columns: Sequence[Column], *, cut: bool = False) 
     return drawn
 
 
-def pairs(rows: Sequence[tuple[str, str]]) -> None:
+def pairs(rows: Sequence[tuple[str, str]], *, before: str = "") -> None:
     """Names and values below each other."""
     from rich.table import Table
 
@@ -133,7 +133,18 @@ def pairs(rows: Sequence[tuple[str, str]]) -> None:
     drawn.add_column(overflow="fold")
     for name, value in rows:
         drawn.add_row(name, value)
-    put(drawn)
+    put(drawn, before=before)
+
+
+def machine(described: str) -> str:
+    """A machine, as a report describes it, in words: what computes, and with which torch."""
+    try:
+        facts = json.loads(described)
+        threads = f"{facts['threads']} thread{'s' * (facts['threads'] != 1)}"
+        place = facts["gpu"] if "gpu" in facts else f"{facts['cpu']}, {threads}"
+        return f"{place}, torch {facts['torch']}"
+    except (ValueError, KeyError, TypeError):
+        return described
 
 
 def _cell(row: Row, column: Column) -> str:

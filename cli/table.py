@@ -1,6 +1,5 @@
 """`hybridsearch table`: finished trainings as one file, and what such a file holds."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,21 +90,13 @@ def summary(table: "Table") -> dict[str, Any]:
         "task": about.evaluation.task.name,
         "objectives": ", ".join(about.objectives),
         "space": about.space.get("description") or "without description",
-        "machines": "; ".join(map(_machine, about.machines)),
+        "machines": "; ".join(map(show.machine, about.machines)),
         "versions": ", ".join(f"{name} {version}" for name, version in about.versions.items()),
         "commit": about.commit or "unknown",
         "sources": ", ".join(about.sources),
         "seconds_are": about.seconds,
         "seconds_in_all": round(sum(run.seconds for run in table.runs)),
     }
-
-
-def _machine(text: str) -> str:
-    try:
-        facts = json.loads(text)
-        return f"{facts.get('gpu') or facts['cpu']}, torch {facts['torch']}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return text
 
 
 def _ranges(table: "Table") -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 
 from hybridsearch import __version__, yaml_files
-from hybridsearch.control import replay
+from hybridsearch.control import budget, replay
 from hybridsearch.control.candidates import describe, require_feasible
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.loop import Controller, Plan, drain_flag
@@ -91,7 +91,7 @@ def start(plan: Plan, execute: Execute, view: View, *, machine: str, clock: Cloc
             versions=versions(),
             evaluation_digest=evaluation_digest(settings.evaluation, machine) if machine else "",
         )
-        return _run(plan, store, settings.study, execute, view, clock, resumed=False)
+        return _run(plan, store, settings.study, execute, view, clock)
 
 
 def resume(
@@ -124,10 +124,11 @@ def resume(
             clock.now = (
                 max((e.time for e in store.events(study, limit=1, newest=True)), default=clock.epoch) - clock.epoch
             )
-        settings = change(recorded_settings(record))
+        before = recorded_settings(record)
+        settings = change(before)
         space = yaml_files.Document.of(json.loads(record.space_json), f"space of study {study}")
         renewed = plan(settings, space, places)
-        return _run(renewed, store, study, execute, view, clock, resumed=True)
+        return _run(renewed, store, study, execute, view, clock, before=before)
 
 
 def recorded_settings(record: StudyRecord) -> SearchSettings:
@@ -148,19 +149,27 @@ def with_limits(budget: BudgetSettings | None, workers: int | None) -> Callable[
 
 
 def _run(
-    plan: Plan, store: Store, study: str, execute: Execute, view: View, clock: Clock | None, *, resumed: bool
+    plan: Plan,
+    store: Store,
+    study: str,
+    execute: Execute,
+    view: View,
+    clock: Clock | None,
+    *,
+    before: SearchSettings | None = None,
 ) -> Outcome:
     store.claim(study)
     try:
-        if resumed:
-            store.renew(study, plan.settings.model_dump_json())
+        if before is not None:
+            more = budget.is_larger(plan.settings.budget, before.budget)
+            store.renew(study, plan.settings.model_dump_json(), reopen=more)
         if clock is not None:  # what a kill kept from the last heartbeat
             store.heartbeat(study, clock.now - store.study(study).elapsed)
         settings_yaml = _write_settings(plan, study)
         reporter = open_reporter(plan.places.tracking)
         try:
             ledger = Ledger(store, study, plan.settings, reporter, view.event)
-            _tell_start(reporter, plan, ledger, settings_yaml, resumed=resumed)
+            _tell_start(reporter, plan, ledger, settings_yaml, resumed=before is not None)
             controller = Controller(plan, ledger, view, clock or time.monotonic)
             with _interruptible(controller):
                 execute(controller, plan.settings.workers)
@@ -241,8 +250,18 @@ def versions() -> dict[str, str]:
     return found
 
 
-def export_text(settings: SearchSettings, point: Point, study: str) -> str:
-    """A point's architecture as the YAML that `hybridsearch train` reads, counted as the study counted it."""
+def export_text(
+    settings: SearchSettings, point: Point, study: str, *, made_by: Mapping[str, str] | None = None, device: str = ""
+) -> str:
+    """A point's architecture as the YAML that `hybridsearch train` reads, counted as the study counted it.
+
+    Args:
+        settings: of the study.
+        point: finished trial.
+        study: name.
+        made_by: versions of the program and libraries of the search; none means those that run now.
+        device: machine that the numbers were measured on, in words.
+    """
     evaluation = settings.evaluation
     return native.text_of_point(
         point,
@@ -250,7 +269,8 @@ def export_text(settings: SearchSettings, point: Point, study: str) -> str:
         vocabulary=evaluation.task.vocabulary,
         context=evaluation.throughput.contexts[-1],
         settings_digest=evaluation_digest(evaluation, ""),
-        versions=versions(),
+        versions=versions() if made_by is None else made_by,
+        device=device,
     )
 
 

@@ -1,5 +1,7 @@
 """A file of one kind given where another is meant."""
 
+import json
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,16 @@ def test_each_kind_is_taken_where_it_is_meant(cli: Cli, files: None) -> None:
         ["bench", "architecture.yaml", "--contexts", "8", "--batches", "1", "--decode", "1", "--repeats", "3"],
     ):
         assert cli(*words).code == 0
+
+
+def test_an_export_names_the_machine_and_the_versions_of_its_numbers(cli: Cli, searched: Any) -> None:
+    facts = json.dumps({"cpu": "Z80", "threads": 1, "torch": "0.1"})
+    versions = json.dumps({"torch": "0.1"})
+    with sqlite3.connect("runs/hybridsearch.db") as store:
+        store.execute("UPDATE reports SET device = ?", (facts,))
+        store.execute("UPDATE studies SET versions = ?", (versions,))
+    told = yaml.safe_load(cli("export", "try", "--out", "-").out)["provenance"]
+    assert (told["device"], told["versions"]) == ("Z80, 1 thread, torch 0.1", {"torch": "0.1"})
 
 
 def test_an_exported_file_is_measured_and_trained_whatever_its_name(cli: Cli, searched: Any) -> None:

@@ -216,6 +216,18 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(cli: Cli) -> None:
     assert not Path("runs").exists()
 
 
+def test_a_dry_run_is_a_file_that_searches_the_same_from_anywhere(cli: Cli, searched: Any) -> None:
+    Path("there").mkdir()
+    Path("my-space.yaml").write_text(yaml.safe_dump(yaml.safe_load(Path("try.yaml").read_text())["space"]))
+    for words in (["try.yaml"], ["try.yaml", "-o", "space=my-space.yaml"], ["quickstart", "--seed", "5"]):
+        first = cli("search", *words, "--dry-run").out
+        Path("there/exact.yaml").write_text(first)
+        assert cli("search", "there/exact.yaml", "--dry-run").out == first
+    Path("there/exact.yaml").write_text(cli("search", "try.yaml", "--dry-run").out)
+    assert cli("search", "there/exact.yaml").code == 0
+    assert [t["hash"] for t in study(cli, "exact")["trials"]] == [t["hash"] for t in study(cli)["trials"]]
+
+
 @pytest.mark.parametrize("name", sorted(ready_made.searches()))
 def test_every_ready_made_search_reads_and_has_controls(name: str) -> None:
     document = ready_made.read(name)
