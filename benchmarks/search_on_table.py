@@ -16,17 +16,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
+
+from memory_store import MemoryStore
+from table_figure import SHARE, curve, draw
 
 from hybridsearch.control import launch, loop, replay, simulated, tabulate
 from hybridsearch.control.ledger import Ledger
 from hybridsearch.control.loop import Controller
 from hybridsearch.control.places import Places
-from hybridsearch.db.records import StudyRecord, TrialRecord
 from hybridsearch.db.store import Event, Store
 from hybridsearch.objectives import reference_point, score
 from hybridsearch.pareto.front import Front
@@ -37,10 +38,9 @@ from hybridsearch.settings import BudgetSettings, SearchSettings, WorkerSettings
 from hybridsearch.spec.canonical import content_hash
 from hybridsearch.tabular.parquet import read
 from hybridsearch.tabular.table import Table
-from hybridsearch.trial import Candidate, Report, TrialState
+from hybridsearch.trial import TrialState
 from hybridsearch.workers.replay import evaluator
 
-SHARE = 0.95
 ENOUGH = 0.99
 """Share of the best hypervolume at which a search ends: what follows decides nothing."""
 METHODS: dict[str, dict[str, str]] = {
@@ -58,79 +58,8 @@ MOASHA = ("MOASHA of Syne Tune 0.16", "MOASHA of Syne Tune 0.16, order made rank
 """As it is, and repaired: it takes the order of its non-dominated sort (which item comes k-th) for the items' ranks."""
 BASELINE = "random, all to the end"
 BOOTSTRAPS = 2000
-POINTS = 80
-"""Of a curve."""
 Finish = tuple[float, str]
 """When a trial reached the last rung, in simulated seconds, and its candidate."""
-
-
-@dataclass
-class MemoryStore:
-    """Stands for the store: a search of a table need not survive its process, and SQLite would take half its time."""
-
-    clock: simulated.Clock
-    kept: list[TrialRecord] = field(default_factory=list)
-
-    def study(self, name: str) -> StudyRecord:
-        """A study without past."""
-        return StudyRecord(
-            name=name, created=0.0, settings_json="", space_json="", seed=0, versions={}, evaluation_digest="",
-            elapsed=0.0, owner=None, heartbeat=None,
-        )  # fmt: skip
-
-    def trials(self, study: str) -> list[TrialRecord]:
-        """All trials."""
-        return list(self.kept)
-
-    def some_trials(self, study: str, numbers: Sequence[int]) -> list[TrialRecord]:
-        """Some trials."""
-        return [self.kept[number] for number in numbers]
-
-    def trial(self, study: str, number: int) -> TrialRecord:
-        """One trial."""
-        return self.kept[number]
-
-    def batches(self, study: str) -> Iterator[list[TrialRecord]]:
-        """All trials at once."""
-        yield list(self.kept)
-
-    def waiting_at_rung(self, study: str) -> set[int]:
-        """Nobody waits when a search begins."""
-        return set()
-
-    def add_trial(self, study: str, candidate: Candidate, **values: Any) -> TrialRecord:
-        """Add a trial."""
-        now, state = self.clock.now, values["state"]
-        trial = TrialRecord(
-            study=study, number=len(self.kept), candidate=candidate, reason=None, message="", created=now, started=None,
-            ended=now if state.final else None, reports=(), **values,
-        )  # fmt: skip
-        self.kept.append(trial)
-        return trial
-
-    def set_state(self, study: str, number: int, state: TrialState, **said: Any) -> bool:
-        """Move a trial."""
-        ended = self.clock.now if state.final else None
-        known = self.kept[number]
-        self.kept[number] = replace(
-            known, state=state, ended=ended, reason=said.get("reason"), message=said.get("message", "")
-        )
-        return known.state is not state
-
-    def record(
-        self, study: str, report: Report, *, state: TrialState | None = None, event: Event | None = None
-    ) -> bool:
-        """Add a report, and move its trial."""
-        known = self.kept[report.trial]
-        self.kept[report.trial] = replace(known, reports=(*known.reports, report))
-        return state is None or self.set_state(study, report.trial, state)
-
-    def add_event(self, study: str, event: Event) -> None:
-        """Nothing."""
-
-    def heartbeat(self, study: str, seconds: float) -> float:
-        """Search time so far, without what the controller's own clock has counted since."""
-        return self.clock.now
 
 
 class _EnoughError(Exception):
@@ -261,41 +190,6 @@ def _interval(statistic: Callable[[Draw], float]) -> list[float]:
     rng = random.Random(0)
     values = sorted(statistic(lambda sample: rng.choices(sample, k=len(sample))) for _ in range(BOOTSTRAPS))
     return [values[int(0.025 * BOOTSTRAPS)], values[int(0.975 * BOOTSTRAPS)]]
-
-
-def curve(
-    seeds: Sequence[Sequence[tuple[float, float]]], workers: int, budget_seconds: float
-) -> dict[str, list[float]]:
-    """Quartiles of the share over the seeds, at GPU-seconds that rise by equal factors."""
-    points = [budget_seconds * 200 ** (step / POINTS - 1) for step in range(POINTS + 1)]
-    rows: dict[str, list[float]] = {"gpu_seconds": [], "low": [], "median": [], "high": []}
-    for point in points:
-        shares = [max((share for when, share in steps if when <= point), default=0.0) for steps in seeds]
-        low, middle, high = statistics.quantiles(shares, n=4, method="inclusive")
-        for key, value in zip(rows, (point * workers, low, middle, high), strict=True):
-            rows[key].append(round(value, 4))
-    return rows
-
-
-def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """Median share of the hypervolume over GPU-seconds, with quartiles."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(11, 5), layout="constrained")
-    for name, result in results.items():
-        rows = result["curve"]
-        (line,) = axes.plot(rows["gpu_seconds"], rows["median"], label=name)
-        axes.fill_between(
-            rows["gpu_seconds"], rows["low"], rows["high"], alpha=0.15, color=line.get_color(), linewidth=0
-        )
-    axes.axhline(SHARE, color="grey", linewidth=0.8, linestyle=":")
-    axes.set(xscale="log", xlabel="simulated GPU-seconds", ylabel="share of the best hypervolume", ylim=(0.5, 1.01))
-    axes.set_xlim(left=max(result["curve"]["gpu_seconds"][-1] for result in results.values()) / 60)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-    figure.savefig(path, dpi=130)
 
 
 def all_searches(

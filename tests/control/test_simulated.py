@@ -100,8 +100,12 @@ def test_the_time_is_that_of_the_busiest_worker(table: Table, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("stopping", ["promote", "stop", "off"])
-def test_the_benchmark_in_memory_decides_as_the_store_does(table: Table, tmp_path: Path, stopping: str) -> None:
-    fast = loaded(Path(__file__).parents[2] / "benchmarks" / "search_on_table.py")
+def test_the_benchmark_in_memory_decides_as_the_store_does(
+    table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopping: str
+) -> None:
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
+    monkeypatch.syspath_prepend(benchmarks)
+    fast = loaded(benchmarks / "search_on_table.py")
     fast.ENOUGH = 2.0
     method = {"sampler": "evolution", "stopping": stopping}
     found = fast.search(table, method, seed=4, workers=3, budget_seconds=90.0)
