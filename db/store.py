@@ -13,7 +13,7 @@ from typing import NoReturn, Self
 
 from sqlalchemy import Connection
 
-from hybridsearch.db import studies, trials
+from hybridsearch.db import reopening, studies, trials
 from hybridsearch.db.connect import default_url
 from hybridsearch.db.reader import Reader
 from hybridsearch.db.records import Event, EventRecord, Final, StudyRecord, Tally, TrialRecord, evaluation_digest
@@ -131,10 +131,17 @@ class Store(Reader):
                 studies.release_study(connection, study, owner)
 
     @lasting
-    def renew(self, study: str, settings_json: str) -> None:
-        """Record the settings that a resumed study goes on with, e.g. a larger budget."""
+    def renew(self, study: str, settings_json: str, *, reopen: bool = False) -> list[int]:
+        """Record the settings that a resumed study goes on with, e.g. a larger budget.
+
+        With `reopen`, trials that waited at a rung until the search was over wait there again.
+
+        Returns:
+            The numbers of those.
+        """
         with self._transactions.write_study(study) as (connection, key):
             studies.renew_settings(connection, key, settings_json)
+            return reopening.reopen_left_behind(connection, key, self._clock()) if reopen else []
 
     @lasting
     def heartbeat(self, study: str, seconds: float = 0.0) -> float:

@@ -32,7 +32,7 @@ class TrialState(StrEnum):
 
     @property
     def final(self) -> bool:
-        """Whether a trial in this state will never run again."""
+        """Whether a trial in this state will never run again (a stopped one may, if its search gets more to do)."""
         return self in (TrialState.FINISHED, TrialState.STOPPED, TrialState.SCREENED, TrialState.FAILED)
 
 

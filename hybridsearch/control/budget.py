@@ -1,6 +1,7 @@
 """When a search has done enough: trials, or minutes of search summed over resumes."""
 
 from dataclasses import dataclass
+from math import inf
 
 from hybridsearch.errors import InvalidSetting
 from hybridsearch.settings import BudgetSettings
@@ -29,6 +30,11 @@ def exhausted(budget: BudgetSettings, spent: Spent) -> str | None:
 def out_of_time(budget: BudgetSettings, spent: Spent) -> bool:
     """Whether the minutes are spent: then nothing is started any more, whatever it is."""
     return budget.minutes is not None and spent.minutes >= budget.minutes
+
+
+def is_larger(budget: BudgetSettings, than: BudgetSettings) -> bool:
+    """Whether one of the limits leaves more room."""
+    return (budget.trials or inf) > (than.trials or inf) or (budget.minutes or inf) > (than.minutes or inf)
 
 
 def share(budget: BudgetSettings, spent: Spent) -> float:

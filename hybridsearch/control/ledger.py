@@ -145,6 +145,8 @@ class Ledger(Trials):
         """Tell the reporter every trial again: it fills in what a crash kept from it, and repeats nothing."""
         for batch in self._store.batches(self.study):
             for trial in batch:
+                if not trial.state.final:
+                    self._reporter.trial_reopened(trial.number)
                 self._tell(trial)
                 for report in trial.reports:
                     self._reporter.rung(trial.number, report, "")

@@ -107,6 +107,10 @@ class MlflowReporter:
         """See `Reporter`."""
         self._background.submit(partial(self._start, number, candidate, dict(tags), _now()))
 
+    def trial_reopened(self, number: int) -> None:
+        """See `Reporter`."""
+        self._background.submit(partial(self._reopen, number))
+
     def rung(self, number: int, report: Report, decision: str) -> None:
         """See `Reporter`."""
         self._background.submit(partial(self._record, number, report, decision, _now()))
@@ -159,6 +163,12 @@ class MlflowReporter:
         self._runs.write(known.run, {"architecture.json": candidate.canonical.encode()})
         if continued:
             self._runs.set_status(known.run, "RUNNING", stamp)
+
+    def _reopen(self, number: int) -> None:
+        known = self._trials.get(number)
+        if known is not None and known.ended:
+            self._runs.set_status(known.run, STATUSES[TrialState.PAUSED], _now())
+            known.ended = False
 
     def _record(self, number: int, report: Report, decision: str, stamp: int) -> None:
         known = self._trials.get(number)

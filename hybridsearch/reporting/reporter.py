@@ -32,6 +32,9 @@ class Reporter(Protocol):
     def trial_started(self, number: int, candidate: Candidate, tags: Mapping[str, str]) -> None:
         """A trial exists; `tags` hold e.g. its sampler, parents, seed and control."""
 
+    def trial_reopened(self, number: int) -> None:
+        """A trial has not ended, whatever was told before; nothing if no end was told."""
+
     def rung(self, number: int, report: Report, decision: str) -> None:
         """A trial reached a rung, and why it goes on or ends there."""
 
@@ -68,6 +71,9 @@ class NullReporter:
         """Nothing."""
 
     def trial_started(self, number: int, candidate: Candidate, tags: Mapping[str, str]) -> None:
+        """Nothing."""
+
+    def trial_reopened(self, number: int) -> None:
         """Nothing."""
 
     def rung(self, number: int, report: Report, decision: str) -> None:

@@ -16,7 +16,7 @@ from hybridsearch.control.snapshot import Silent
 from hybridsearch.db.store import Store
 from hybridsearch.db.transactions import Transactions
 from hybridsearch.errors import FailureReason, TrialFailure
-from hybridsearch.settings import SearchSettings, WorkerSettings
+from hybridsearch.settings import BudgetSettings, SearchSettings, WorkerSettings
 from hybridsearch.trial import Evaluator, Job, Report, TrialState
 from hybridsearch.yaml_files import Document
 
@@ -58,7 +58,7 @@ class Replay:
         self.evaluator = evaluator
         self.plan = launch.plan(self.settings, Document(SPACE, "space.yaml"), self.places)
 
-    def run(self, drain_after: int | None = None) -> bool:
+    def run(self, drain_after: int | None = None, budget: int | None = None) -> bool:
         """Start or resume; drain when that many further trials have begun. Whether something is left to do."""
         clock = simulated.Clock(epoch=1_790_000_000.123)
         jobs = 0
@@ -76,7 +76,8 @@ class Replay:
         with Store.open(self.places.store) as store:
             known = bool(store.studies())
         if known:
-            ended = launch.resume("s", self.places, execute, Silent(), lambda settings: settings, clock=clock)
+            change = launch.with_limits(BudgetSettings(trials=budget) if budget else None, None)
+            ended = launch.resume("s", self.places, execute, Silent(), change, clock=clock)
         else:
             ended = launch.start(self.plan, execute, Silent(), machine="", clock=clock)
         return ended.ending == "interrupted"
@@ -152,3 +153,26 @@ def test_put_down_by_a_drain_again_and_again_it_ends_as_if_nothing_had_happened(
     assert drains > 3
     assert drained.outcome() == whole.outcome()
     assert drained.seconds() == whole.seconds()
+
+
+def test_with_a_larger_budget_those_that_waited_at_the_end_may_go_on(replayed: Callable[..., Replay]) -> None:
+    replay = replayed("longer", budget={"trials": 9}, workers={"count": 2})
+    replay.run()
+
+    def trials() -> dict[int, Any]:
+        with Store.open(replay.places.store) as store:
+            return {t.number: t for t in store.trials("s")}
+
+    before = trials()
+    left = {number for number, trial in before.items() if trial.state is TrialState.STOPPED}
+    assert left
+    replay.run()
+    assert trials() == before, "nothing more to do: nothing happens"
+    replay.run(budget=40)
+    after = trials()
+    assert len(after) == 43
+    assert {t.state for t in after.values()} == {TrialState.FINISHED, TrialState.STOPPED, TrialState.FAILED}
+    further = [number for number in left if len(after[number].reports) > len(before[number].reports)]
+    assert further
+    assert all(after[n].reports[: len(before[n].reports)] == before[n].reports for n in left)
+    assert all(after[n] == before[n] for n in before if n not in left)

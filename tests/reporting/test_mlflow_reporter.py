@@ -138,6 +138,27 @@ def test_states_are_told_apart(
     assert study.data.params["seed"] == "3", "a study that MLflow has never seen is new, even when it is resumed"
 
 
+def test_a_trial_that_is_reopened_ends_again(
+    mirror: Mirror,
+    objectives: Sequence[Objective],
+    make_candidate: Callable[[str], Candidate],
+    make_reports: Callable[..., list[Report]],
+) -> None:
+    first, last = make_reports(0, 0.9, 1000.0)
+    for reports, state in (([first], TrialState.STOPPED), ([first, last], TrialState.FINISHED)):
+        reporter = mirror.reporter()
+        reporter.study_started("longer", SETTINGS, objectives, {}, resumed=state is TrialState.FINISHED)
+        reporter.trial_reopened(0)
+        reporter.trial_started(0, make_candidate("ff"), {})
+        for report in reports:
+            reporter.rung(0, report, "")
+        reporter.trial_ended(0, state, "", on_front=False)
+        reporter.close()
+    (trial,) = mirror.runs("longer", "trial")
+    assert (trial.info.status, trial.data.tags["state"]) == ("FINISHED", "finished")
+    assert trial.data.metrics["recall"] == 0.9
+
+
 def test_a_record_that_mlflow_refuses_is_one_warning_and_loses_nothing_else(
     mirror: Mirror, objectives: Sequence[Objective], make_candidate: Callable[[str], Candidate]
 ) -> None:
