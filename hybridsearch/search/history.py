@@ -125,6 +125,7 @@ class History:
         self._judged: dict[int, list[int]] = {}  # by rung: who rests and has a score at it
         self._highest: dict[int, list[int]] = {}  # by rung: who rests there
         self._paused: dict[int, set[int]] = {}  # by rung: who pauses there
+        self._unscored: list[int] = []  # who pauses before the first rung
         self._results: dict[int, Results] = {}
         self._changes: dict[int, int] = {}
         self._cohorts: dict[int, tuple[tuple[int, ...], Cohort]] = {}
@@ -161,6 +162,8 @@ class History:
             return
         self._listed.pop(observation.state, None)
         yield self._in_state[observation.state]
+        if observation.state is TrialState.PAUSED and not observation.rung_scores:
+            yield self._unscored
         if observation.state in JUDGED and observation.rung_scores:
             yield self._highest.setdefault(max(observation.rung_scores), [])
             yield from (self._judged.setdefault(rung, []) for rung in observation.rung_scores)
@@ -222,7 +225,7 @@ class History:
     @property
     def running(self) -> tuple[Observation, ...]:
         """Trials that nothing is known of yet but that they are on their way: waiting, running, or paused unscored."""
-        unscored = [o for o in self._in(TrialState.PAUSED) if not o.rung_scores]
+        unscored = map(self._by_number.__getitem__, self._unscored)
         return _by_number((*unscored, *self._in(TrialState.WAITING, TrialState.RUNNING)))
 
     def latest(

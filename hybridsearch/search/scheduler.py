@@ -65,7 +65,9 @@ def decide(recorded: Iterable[Entry] | Results, own: Entry, rung: int, ladder: L
         InvalidSetting: the ladder has no such rung, or a score is NaN.
     """
     fidelity = ladder.at(rung)
-    results = recorded.copy() if isinstance(recorded, Results) else Results(e for e in recorded if e.trial != own.trial)
+    results = recorded if isinstance(recorded, Results) else Results(e for e in recorded if e.trial != own.trial)
+    results.layers(ladder.margin)  # kept where the next decision finds them
+    results = results.copy()
     results.record(own)
     place = _Place(results, own, ladder)
     keep = ladder.keep(len(results))

@@ -141,6 +141,11 @@ def test_lists_that_are_kept_are_those_of_a_pass_over_all_trials(seed: int) -> N
     history, known = any_history(random.Random(seed), 200)
     fresh = History(known.values())
     assert history.observations == tuple(known[number] for number in sorted(known))
+    away = (TrialState.WAITING, TrialState.RUNNING)
+    unknown = [
+        o for o in history.observations if o.state in away or (o.state is TrialState.PAUSED and not o.rung_scores)
+    ]
+    assert list(history.running) == unknown
     for rung in range(4):
         for count in (0, 1, 3, 50):
             lower = [o for o in history.observations if o.state in JUDGED and 0 <= max(o.rung_scores, default=9) < rung]

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from hybridsearch.errors import InvalidSetting
 from hybridsearch.objectives import Direction, Score
+from hybridsearch.pareto.layers import Layers, Place
 from hybridsearch.search.history import Entry
+from hybridsearch.search.results import Results
 from hybridsearch.search.rungs import Ladder
 from hybridsearch.search.scheduler import Action, Decision, decide
 from hybridsearch.settings import Stopping
@@ -144,3 +147,20 @@ def test_seeds_that_disagree_protect_a_trial_and_the_margin_says_how_much() -> N
     assert decide(crowd, own, 0, replace(ladder(), margin=0.4)).rank == 2
     assert decide(crowd, unsure(2, 1.5, 8, 0.3), 0, ladder()).rank == 2
     assert decide(crowd, unsure(2, 1.2, 8, 0.0), 0, replace(ladder(), margin=0.0)).rank == 2
+
+
+def test_results_are_ranked_together_once_and_then_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranked: list[int] = []
+    whole = Layers.of
+
+    def counted(places: Sequence[Place]) -> Layers:
+        ranked.append(len(places))
+        return whole(places)
+
+    monkeypatch.setattr(Layers, "of", counted)
+    results = Results(CROWD)
+    for number in range(6, 12):
+        own = entry(number, number % 4, 10 * (number % 3))
+        decide(results, own, 2, ladder())
+        results.record(own)
+    assert ranked == [len(CROWD)]
