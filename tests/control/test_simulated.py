@@ -78,7 +78,10 @@ def searched(table: Table, root: Path, workers: int = 3, **changes: Any) -> list
     settings = SearchSettings.model_validate({"study": "s", "space": "tiny", "budget": {"trials": 25}, **changes})
     plan = replay.plan(settings, table, places(root, tracking="none"))
     clock = simulated.Clock(epoch=1000.0)
-    start(plan, lambda c, _: simulated.run(c, evaluator(table), workers, clock), Silent(), machine="", clock=clock)
+    ended = start(
+        plan, lambda c, _: simulated.run(c, evaluator(table), workers, clock), Silent(), machine="", clock=clock
+    )
+    assert ended.ending == "finished", "a signal (of a time limit, say) has drained it"
     with Store.open(plan.places.store) as store:
         return sorted((round((t.ended or 0) - 1000.0, 4), t.candidate.hash, t.state.value) for t in store.trials("s"))
 
