@@ -48,6 +48,7 @@ class Layers:
     def __init__(self, levels: dict[float, tuple["_Layer", ...]] | None = None) -> None:
         self._levels = levels or {}
         """Fronts of the points with the same violation."""
+        self._grown: tuple[Place, Layers] | None = None
 
     @classmethod
     def of(cls, places: Sequence[Place]) -> "Layers":
@@ -78,6 +79,12 @@ class Layers:
         Raises:
             InvalidSetting: see `dominance.ranks`.
         """
+        # A result is placed once to decide on it, and again when it is recorded.
+        if self._grown is None or self._grown[0] != place:
+            self._grown = place, self._with(place)
+        return self._grown[1]
+
+    def _with(self, place: Place) -> "Layers":
         _ranks([place])
         fronts = self._levels.get(place.violation, ())
         at = _front(fronts, place)
