@@ -56,12 +56,6 @@ def _not_cpu(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     return "" if device.type == "cpu" else f"saves time on a cpu only, found {device.type}"
 
 
-def _no_checked_delta(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
-    refused = gated_delta_triton.refuses(device, dtype, head_dim)
-    unchecked = "its float32 form has not been compared on a GPU since it last changed"
-    return refused or (unchecked if dtype == torch.float32 else "")
-
-
 @dataclass(frozen=True, slots=True)
 class Implementation:
     """One way to run an operation."""
@@ -88,7 +82,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
         Implementation("torch sdpa in blocks", sliding.sliding_window_attention),
     ),
     "gated_delta_rule": (
-        Implementation("triton", gated_delta_triton.gated_delta_rule, _no_checked_delta),
+        Implementation("triton", gated_delta_triton.gated_delta_rule, gated_delta_triton.refuses),
         Implementation("torch chunked", gated_delta.gated_delta_rule),
     ),
     "gated_delta_step": (

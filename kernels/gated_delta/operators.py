@@ -171,12 +171,13 @@ def _gated_delta_backward(
             )  # fmt: skip
             if alone and d_ends is not None:
                 _join(transitions, d_ends, v.dtype, reverse=True)
-        routed = {} if lasting is None else {"lasting": lasting.contiguous(), "d_lasting": d_lasting}
+        routed = (None, None) if lasting is None else (lasting.contiguous(), d_lasting)
         chosen = tile("inputs_backward", key_size, value_size, v.dtype)
+        d_scores, d_system = torch.empty_like(scores), torch.empty_like(scores)
         inputs_backward_kernel[(rows * chunks,)](
-            q, k, gates, d_output, d_v, errors, befores, d_afters, d_q, d_k, d_g, d_beta, scale,
-            tokens, heads, value_heads, chunks, plane, BK=chosen.columns,
-            **sizes, **routed, num_warps=chosen.warps, num_stages=chosen.stages,
+            q, k, scores, gates, d_output, d_v, errors, befores, d_afters, d_scores, d_system,
+            d_q, d_k, d_g, d_beta, *routed, scale, tokens, heads, value_heads, chunks, plane,
+            BK=chosen.columns, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
     return d_q, d_k, d_v, d_g, d_beta, d_initial, d_lasting
 

@@ -24,8 +24,7 @@ BFLOAT16 = {
     "segment": {128: Tile(64, 4, 3)},
     "join": {64: Tile(32, 4, 1), 128: Tile(16, 8, 1)},
     "values_backward": {64: Tile(32, 4, 3), 128: Tile(64, 4, 3)},
-    # In four warps Triton 3.6 loses a sum that dg needs (the PTX is right), at some sizes and dtypes of beta.
-    "inputs_backward": {128: Tile(32, 8, 1)},
+    "inputs_backward": {128: Tile(32, 4, 1)},
 }
 # Three tf32 products for one: little fits in registers. So chunks are short, sizes end at 64 and values are as keys.
 FLOAT32 = {

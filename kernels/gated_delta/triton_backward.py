@@ -119,16 +119,21 @@ def values_backward_kernel(
 def inputs_backward_kernel(
     q,
     k,
+    scores,
     gates,
     d_output,
     d_values,
     errors,
     befores,
     d_afters,
+    d_scores,
+    d_system,
     d_q,
     d_k,
     d_g,
     d_beta,
+    lasting,
+    d_lasting,
     scale,
     tokens,
     heads,
@@ -141,10 +146,12 @@ def inputs_backward_kernel(
     C: tl.constexpr,
     GATED: tl.constexpr,
     PRECISION: tl.constexpr,
-    lasting=None,
-    d_lasting=None,
 ):
-    """One chunk of one head: dq and dk (a value head's share), dg and dbeta, BK key columns at a time. Grid: X N."""
+    """One chunk of one head: dq and dk (a value head's share), dg and dbeta, BK key columns at a time. Grid: X N.
+
+    `d_scores` and `d_system` [X, N, C, C] are scratch: what is loaded again comes to the tensor cores from shared
+    memory, either way round, instead of filling registers.
+    """
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks
     batch = x // value_heads
@@ -159,48 +166,54 @@ def inputs_backward_kernel(
     first = batch.to(tl.int64) * tokens + n * C
     value_offsets = rows[:, None] * (value_heads * V) + value_columns[None, :]
     padded = x.to(tl.int64) * chunks * C + n * C
+    squares = padded * C + rows[:, None] * C + rows[None, :]
     d_output += (first * value_heads + value_head) * V
     d_values += (first * value_heads + value_head) * V
-
-    d_out = tl.load(d_output + value_offsets, mask=inside[:, None], other=0.0)
-    error_t = tl.load(errors + padded * V + value_columns[:, None] * C + rows[None, :])
-    d_value = tl.load(d_values + value_offsets, mask=inside[:, None], other=0.0)
+    q += (first * heads + head) * K
+    k += (first * heads + head) * K
     gates += padded + rows
+
     strength = tl.load(gates + plane)
-    d_scores = tl.dot(d_out, error_t, input_precision=PRECISION) * scale
-    d_scores_t = tl.dot(tl.trans(error_t), tl.trans(d_out), input_precision=PRECISION) * scale
-    d_system = -tl.dot(d_value, error_t, input_precision=PRECISION)
-    d_system_t = -tl.dot(tl.trans(error_t), tl.trans(d_value), input_precision=PRECISION)
+    error_t = tl.load(errors + padded * V + value_columns[:, None] * C + rows[None, :])
+    d_out = tl.load(d_output + value_offsets, mask=inside[:, None], other=0.0)
+    d_value = tl.load(d_values + value_offsets, mask=inside[:, None], other=0.0)
+    found = tl.dot(d_out, error_t, input_precision=PRECISION)
     if GATED:
+        # dg is a small difference of large sums: what a pair of tokens adds to one's, it takes from the other's, so it
+        # is one float32 number in both (with rounded factors in sums over the keys: 0.46 % for 0.33 at K = 16).
+        flow = found * tl.load(scores + squares).to(tl.float32)
         sums = tl.load(gates)
         last_sum = tl.sum(tl.where(rows == C - 1, sums, 0.0), 0)
-        within = tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
-        d_scores *= within
-        d_system *= within
-        within = tl.exp2(tl.minimum(sums[None, :] - sums[:, None], 0.0))
-        d_scores_t *= within
-        d_system_t *= within
         grown = tl.exp2(sums)[:, None]
-        kept = tl.exp2(last_sum - sums)[:, None]
-    d_scores = tl.where(rows[:, None] >= rows[None, :], d_scores, 0.0).to(kind)
-    d_scores_t = tl.where(rows[:, None] <= rows[None, :], d_scores_t, 0.0).to(kind)
-    d_system = tl.where(rows[:, None] > rows[None, :], d_system, 0.0).to(kind)
-    d_system_t = tl.where(rows[:, None] < rows[None, :], d_system_t, 0.0).to(kind)
+        kept = tl.exp2(last_sum - sums)
+        found *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
+    found = tl.where(rows[:, None] >= rows[None, :], found * scale, 0.0)
+    tl.store(d_scores + squares, found.to(kind))
+    found = -tl.dot(d_value, error_t, input_precision=PRECISION)
+    if GATED:
+        found *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
+    found = tl.where(rows[:, None] > rows[None, :], found, 0.0)
+    tl.store(d_system + squares, found.to(kind))
+    d_sums = tl.zeros((C,), tl.float32)
+    if GATED:
+        all_offsets = rows[:, None] * (heads * K) + tl.arange(0, K)[None, :]
+        all_keys = tl.load(k + all_offsets, mask=inside[:, None], other=0.0)
+        flow += found * strength[None, :] * tl.dot(all_keys, tl.trans(all_keys), input_precision=PRECISION)
+        d_sums = tl.sum(flow, 1) - tl.sum(flow, 0)
+    tl.debug_barrier()  # the squares that are read next are stored by other threads
+    of_scores = tl.load(d_scores + squares)
+    of_system = tl.load(d_system + squares)
 
     key_offsets = rows[:, None] * (heads * K) + columns[None, :]
     share_offsets = rows[:, None] * (value_heads * K) + columns[None, :]
     state_offsets = value_columns[:, None] * K + columns[None, :]
-    q += (first * heads + head) * K
-    k += (first * heads + head) * K
     d_q += (first * value_heads + value_head) * K
     d_k += (first * value_heads + value_head) * K
     befores += (x.to(tl.int64) * chunks + n) * (K * V)
     d_afters += (x.to(tl.int64) * chunks + n) * (K * V)
-    d_sums = tl.zeros((C,), tl.float32)
     d_strength = tl.zeros((C,), tl.float32)
-    at_end = tl.zeros((C,), tl.float32)
+    to_end = tl.zeros((C,), tl.float32)
     d_state = tl.zeros((V,), tl.float32)
-    ENDS: tl.constexpr = GATED or lasting is not None
     if lasting is not None:
         place = (batch * chunks + n) * value_heads + value_head
         lasts = tl.load(lasting + place).to(tl.float32)
@@ -209,39 +222,33 @@ def inputs_backward_kernel(
         queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0)
         d_after_t = tl.load(d_afters + state_offsets)
         before_t = tl.load(befores + state_offsets)
+        if GATED:
+            d_state += tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 1)
         column = tl.dot(tl.trans(error_t), d_after_t, input_precision=PRECISION)
-        # dg is a small difference of large sums. Beta goes to the keys, not into d_scores and d_system, and these
-        # rounded keys into dg as well: so each rounding stands in both sums and falls out (0.33 % for 0.45 at K = 64).
-        written = (keys.to(tl.float32) * strength[:, None]).to(kind)
+        if GATED or lasting is not None:
+            # Of the product before it is scaled: ptxas takes keys * column before and after two more products are
+            # added to column in place (wgmma) for one and the same; in four warps that lost dg, at some sizes.
+            to_end += tl.sum(keys.to(tl.float32) * column, 1)
         if lasting is not None:
             column *= lasts
         if GATED:
-            column *= kept
-        if ENDS:
-            at_end += tl.sum(written.to(tl.float32) * column, 1)
-        column = tl.dot(d_scores_t, queries, column, input_precision=PRECISION)
-        column = tl.dot(d_system_t, keys, column, input_precision=PRECISION)
+            column *= kept[:, None]
+        column = tl.dot(tl.trans(of_scores), queries, column, input_precision=PRECISION)
+        column = tl.dot(tl.trans(of_system), keys, column, input_precision=PRECISION)
         d_strength += tl.sum(keys.to(tl.float32) * column, 1)
-        if GATED:
-            d_sums -= tl.sum(written.to(tl.float32) * column, 1)
-        if GATED:
-            d_state += tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 1)
+        written = (keys.to(tl.float32) * strength[:, None]).to(kind)
         row = -tl.dot(d_value, before_t, input_precision=PRECISION)
         if GATED:
             row *= grown
-        row = tl.dot(d_system, written, row, input_precision=PRECISION)
-        tl.store(d_k + share_offsets, (row + strength[:, None] * column).to(kind), mask=inside[:, None])
-        if GATED:
             d_sums += tl.sum(keys.to(tl.float32) * row, 1)
+        row = tl.dot(of_system, written, row, input_precision=PRECISION)
+        tl.store(d_k + share_offsets, (row + strength[:, None] * column).to(kind), mask=inside[:, None])
         d_query = scale * tl.dot(d_out, before_t, input_precision=PRECISION)
         if GATED:
             d_query *= grown
-        d_query = tl.dot(d_scores, written, d_query, input_precision=PRECISION)
-        tl.store(d_q + share_offsets, d_query.to(kind), mask=inside[:, None])
-        if GATED:
-            if V > 64:  # loaded again rather than held: registers are short with many values
-                queries = tl.load(q + key_offsets, mask=inside[:, None], other=0.0, cache_modifier=".ca")
             d_sums += tl.sum(queries.to(tl.float32) * d_query, 1)
+        d_query = tl.dot(of_scores, written, d_query, input_precision=PRECISION)
+        tl.store(d_q + share_offsets, d_query.to(kind), mask=inside[:, None])
         k += BK
         q += BK
         d_q += BK
@@ -250,10 +257,14 @@ def inputs_backward_kernel(
         d_afters += BK
 
     gate_offsets = first * value_heads + value_head + rows * value_heads
-    if lasting is not None:
-        tl.store(d_lasting + place, tl.sum(at_end, 0))
     tl.store(d_beta + gate_offsets, d_strength.to(d_beta.dtype.element_ty), mask=inside)
+    to_end *= strength
     if GATED:
-        at_end = tl.sum(at_end, 0) + tl.exp2(last_sum) * tl.sum(d_state, 0)
-        d_sums = tl.where(rows == C - 1, d_sums + at_end, d_sums)
-        tl.store(d_g + gate_offsets, tl.cumsum(d_sums, 0, reverse=True).to(d_g.dtype.element_ty), mask=inside)
+        to_end *= kept
+    if lasting is not None:
+        to_end *= lasts
+        tl.store(d_lasting + place, tl.sum(to_end, 0))
+    if GATED:
+        at_end = tl.sum(to_end, 0) + tl.exp2(last_sum) * tl.sum(d_state, 0)
+        d_sums = tl.cumsum(d_sums - to_end, 0, reverse=True) + at_end
+        tl.store(d_g + gate_offsets, d_sums.to(d_g.dtype.element_ty), mask=inside)

@@ -35,7 +35,9 @@ def step_kernel(
     value_columns = tile * BV + tl.arange(0, BV)
     is_key = key_columns < key_size
     is_value = value_columns < value_size
-    offsets = x.to(tl.int64) * key_size * value_size + key_columns[:, None] * value_size + value_columns[None, :]
+    state += x.to(tl.int64) * key_size * value_size
+    new_state += x.to(tl.int64) * key_size * value_size
+    offsets = key_columns[:, None] * value_size + value_columns[None, :]
     whole = is_key[:, None] & is_value[None, :]
     now = tl.load(state + offsets, mask=whole, other=0.0)
     key = tl.load(k + head * key_size + key_columns, mask=is_key, other=0.0).to(tl.float32)

@@ -56,10 +56,10 @@ def _kimi_delta(
 ) -> Saved:
     """Output, final state, and what the backward pass needs.
 
-    These are gates, reads, erases, writes, P, A, errors, states before chunks (empty unless `train`), and transitions
-    (empty unless there is more than one segment).
+    These are gates, reads, erases, writes, P, A, errors and states before chunks (empty unless `train`), and
+    transitions (empty unless there is more than one segment).
     """
-    q, k, v, g, beta = (x.contiguous() for x in (q, k, v, g, beta))
+    q, k, v, g, beta = q.contiguous(), k.contiguous(), aligned(v), g.contiguous(), beta.contiguous()
     saved = _outputs(q, k, v, segments, train)
     output, last, gates, reads, erases, writes, scores, inverse, errors, befores, transitions = saved
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
@@ -83,23 +83,25 @@ def _kimi_delta(
         )  # fmt: skip
         chosen = tile("solve", key_size, value_size, v.dtype)
         solve_kernel[(rows * chunks,)](
-            v, system, erases, inverse, errors, tokens, value_heads, chunks, BK=chosen.columns,
-            **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+            system, erases, inverse, K=key_size, BK=chosen.columns, C=size, PRECISION=sizes["PRECISION"],
+            num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
         starts = None if initial_state is None else initial_state.mT.contiguous()
-        queries, erased, keys, weights = (flat_tiles(x, size) for x in (reads, erases, writes, scores))
+        queries, erased, keys, solve, weights = (flat_tiles(x, size) for x in (reads, erases, writes, inverse, scores))
         if segments > 1:
             starts = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
             starts[:, 0] = 0.0 if initial_state is None else initial_state.flatten(0, 1).mT
             chosen = tile("segment", key_size, value_size, v.dtype)
             segment_kernel[(rows * segments * ((value_size + key_size) // chosen.columns),)](
-                erased, keys, flat_tiles(errors, chosen.columns), gates, starts, transitions, chunks, segments, span,
+                erased, keys, token_tiles(v, size, chosen.columns), solve, gates, starts, transitions,
+                tokens, value_heads, chunks, segments, span,
                 BV=chosen.columns, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
             _join(transitions, starts, v.dtype, reverse=False)
         chosen = tile("output", key_size, value_size, v.dtype)
         output_kernel[(rows * segments * (value_size // chosen.columns),)](
-            queries, erased, keys, weights, flat_tiles(errors, chosen.columns), gates, starts, output,
+            queries, erased, keys, token_tiles(v, size, chosen.columns), solve, weights,
+            flat_tiles(errors, chosen.columns) if train else None, gates, starts, output,
             flat_tiles(befores, chosen.columns) if train else None, last, tokens, value_heads, chunks, segments, span,
             BV=chosen.columns, STARTED=starts is not None, TRAIN=train,
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
@@ -126,6 +128,7 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, segments: int, train: bool) -> Sav
     key_size, rows = k.shape[-1], batch * value_heads
     size = chunk(v.dtype)
     chunks, _, segments = _span(tokens, size, segments)
+    kept = rows if train else 0
     exact = torch.float32
     return (
         v.new_empty(v.shape),
@@ -136,8 +139,8 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, segments: int, train: bool) -> Sav
         v.new_empty((rows, chunks, size, key_size)),
         v.new_empty((rows, chunks, size, size)),
         v.new_empty((rows, chunks, size, size)),
-        v.new_empty((rows, chunks, value_size, size)),
-        v.new_empty((rows if train else 0, chunks, value_size, key_size)),
+        v.new_empty((kept, chunks, value_size, size)),
+        v.new_empty((kept, chunks, value_size, key_size)),
         v.new_empty((rows if segments > 1 else 0, segments, key_size, key_size), dtype=exact),
     )
 
@@ -195,12 +198,13 @@ def _kimi_delta_backward(
         chosen = tile("inputs_backward", key_size, value_size, kind)
         parts = key_size // chosen.columns
         d_strength = d_beta if parts == 1 else d_beta.new_empty((parts, *d_beta.shape))
-        for kernel in (inputs_backward_kernel, steep_inputs_backward_kernel):
+        steep = tile("steep_inputs_backward", key_size, value_size, kind)
+        for kernel, warps in (inputs_backward_kernel, chosen.warps), (steep_inputs_backward_kernel, steep.warps):
             kernel[(rows * chunks * parts,)](
                 q, k, beta, gates, errors, d_output, d_v, d_scores, d_system, befores, d_afters,
                 d_q, d_k, d_g, d_strength, scale, tokens, heads, value_heads, chunks, d_beta.numel(),
                 BK=chosen.columns, NEAR=NEAR[kind][0], LEVELS=size.bit_length() - 1,
-                **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+                **sizes, num_warps=warps, num_stages=chosen.stages,
             )  # fmt: skip
         if parts > 1:
             torch.sum(d_strength, 0, out=d_beta)

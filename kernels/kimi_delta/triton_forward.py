@@ -10,10 +10,10 @@ S' = exp(gl) S + (exp(gl - G) W)^T E.
 Axes: B batch, T tokens, H heads of q and k, HV heads of v and of the state, X = B HV, N chunks of C tokens, segments of
 `span` chunks. Tensors between the kernels are padded to whole chunks, with zeros behind the last token: `gates`
 [X, N C, K], float32, are G / log 2; `reads` = scale exp(G) Q, `erases` = -A exp(G) K and `writes` = exp(gl - G) W are
-[X, N C, K]; A and P [X, N, C, C]; `errors` [X, N, V, C] are A V until they are E = A V + erases S; states [X, N, V, K].
-So what depends on the state is four products a chunk. States, errors and reads are worked on transposed, value columns
-as rows (names in `_t`): then each product's result is the next one's left operand and stays in registers. Tiles are
-loaded and stored through descriptors (TMA on Hopper).
+[X, N C, K]; A and P [X, N, C, C]; `errors` [X, N, V, C] are E = A V + erases S; states [X, N, V, K].
+What depends on the state is four products a chunk; A V is a fifth, for kept in bfloat16 it would be rounded twice.
+States, errors and reads are worked on transposed, value columns as rows (names in `_t`): then each product's result is
+the next one's left operand and stays in registers. Tiles are loaded and stored through descriptors (TMA on Hopper).
 Head counts and lengths are run-time numbers and not specialised, so that no architecture compiles anything anew.
 """
 
@@ -21,9 +21,6 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
-BEHIND = tl.constexpr(1 << 30)
-"""A row behind every tensor: its tile loads zeros."""
-
 REACH = tl.constexpr(60.0)
 """2^60: what may stand on either side of a border, so that a product of two still is a float32."""
 
@@ -235,42 +232,31 @@ def steep_pairs_kernel(
     tl.store(system + square_offsets, overlap.to(system.dtype.element_ty))
 
 
-@triton.jit(do_not_specialize=RUN_TIME)
+@triton.jit
 def solve_kernel(
-    v,
     system,
     erases,
     inverse,
-    errors,
-    tokens,
-    value_heads,
-    chunks,
     K: tl.constexpr,
-    V: tl.constexpr,
     BK: tl.constexpr,
     C: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One chunk of one head: A, A V, and -A exp(G) K in the place of exp(G) K, BK key channels at a time. Grid: X N."""
-    n = tl.program_id(0) % chunks
-    x = tl.program_id(0) // chunks
-    kind = v.dtype.element_ty
+    """One chunk of one head: A, and -A exp(G) K in the place of exp(G) K, BK key channels at a time. Grid: X N."""
+    place = tl.program_id(0).to(tl.int64)
+    kind = erases.dtype.element_ty
     rows = tl.arange(0, C)
-    place = x.to(tl.int64) * chunks + n
     square_offsets = place * (C * C) + rows[:, None] * C + rows[None, :]
-    solve = inverse_of(tl.load(system + square_offsets).to(tl.float32), C, PRECISION).to(kind)
+    overlap = tl.load(system + square_offsets)
+    if PRECISION == "tf32":
+        # Times one, exact: in the layout of a product's result the elimination has a third of the instructions.
+        overlap = tl.dot(tl.where(rows[:, None] == rows[None, :], 1.0, 0.0).to(overlap.dtype), overlap)
+    solve = inverse_of(overlap.to(tl.float32), C, PRECISION).to(kind)
     tl.store(inverse + square_offsets, solve)
     erases += place * (C * K) + rows[:, None] * K + tl.arange(0, BK)[None, :]
     for part in range(0, K, BK):
         erased = tl.dot(solve, tl.load(erases + part), input_precision=PRECISION)
         tl.store(erases + part, (-erased).to(kind))
-    value_columns = tl.arange(0, V)
-    first = (x // value_heads).to(tl.int64) * tokens + n * C
-    value_offsets = (first * value_heads + x % value_heads) * V
-    value_offsets += rows[:, None] * (value_heads * V) + value_columns[None, :]
-    values = tl.load(v + value_offsets, mask=(rows < tokens - n * C)[:, None], other=0.0)
-    solved_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
-    tl.store(errors + place * (V * C) + value_columns[:, None] * C + rows[None, :], solved_t.to(kind))
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -278,6 +264,8 @@ def output_kernel(
     reads,
     erases,
     writes,
+    v,
+    inverse,
     scores,
     errors,
     gates,
@@ -300,7 +288,7 @@ def output_kernel(
 ):
     """A segment of one head, BV value columns: chunk after chunk, with the state in registers.
 
-    For training it puts each chunk's E in the place of A V and the state before it in `befores`.
+    For training it keeps each chunk's E in `errors` and the state before it in `befores`.
     Grid: X (segments) (V / BV).
     """
     TILES: tl.constexpr = V // BV
@@ -331,11 +319,13 @@ def output_kernel(
         erased = erases.load([place * C, 0])
         keys = writes.load([place * C, 0])
         weights = scores.load([place * C, 0])
-        error_t = errors.load([place * V + tile * BV, 0]).to(tl.float32)
+        values = v.load([batch, n * C, value_head * V + tile * BV]).reshape(C, BV)
+        solve = inverse.load([place * C, 0])
         left = tl.exp2(tl.load(gates))[None, :]
         low_t = state_t.to(kind)
         if TRAIN:
             befores.store([place * V + tile * BV, 0], low_t)
+        error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
         error_t = tl.dot(low_t, tl.trans(erased), error_t, input_precision=PRECISION).to(kind)
         if TRAIN:
             errors.store([place * V + tile * BV, 0], error_t)
@@ -354,10 +344,13 @@ def output_kernel(
 def segment_kernel(
     erases,
     writes,
-    errors,
+    v,
+    inverse,
     gates,
     starts,
     transitions,
+    tokens,
+    value_heads,
     chunks,
     segments,
     span,
@@ -377,6 +370,8 @@ def segment_kernel(
     tile = tl.program_id(0) % TILES
     segment = tl.program_id(0) // TILES % segments
     x = tl.program_id(0) // TILES // segments
+    batch = x // value_heads
+    value_head = x % value_heads
     kind = erases.dtype
     is_transition = tile >= VALUE_TILES
 
@@ -384,14 +379,18 @@ def segment_kernel(
     columns = tl.where(is_transition, tile - VALUE_TILES, tile) * BV + tl.arange(0, BV)
     begin = segment * span
     end = tl.minimum(begin + span, chunks)
+    # The transition's columns read no values: their tile lies behind the last token, which loads zeros.
+    behind = tl.where(is_transition, tokens, 0)
     gates += (x.to(tl.int64) * chunks + begin) * (C * K) + (C - 1) * K + key_columns
     state_t = tl.where(is_transition & (columns[:, None] == key_columns[None, :]), 1.0, 0.0)
     for n in range(begin, end):
         place = x * chunks + n
         erased = erases.load([place * C, 0])
         keys = writes.load([place * C, 0])
-        error_t = errors.load([tl.where(is_transition, BEHIND, place * V + tile * BV), 0]).to(tl.float32)
+        values = v.load([batch, n * C + behind, value_head * V + tile % VALUE_TILES * BV]).reshape(C, BV)
+        solve = inverse.load([place * C, 0])
         left = tl.exp2(tl.load(gates))[None, :]
+        error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
         error_t = tl.dot(state_t.to(kind), tl.trans(erased), error_t, input_precision=PRECISION).to(kind)
         state_t = tl.dot(error_t, keys, state_t * left, input_precision=PRECISION)
         gates += C * K

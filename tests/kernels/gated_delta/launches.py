@@ -3,6 +3,7 @@
 import torch
 
 from hybridsearch.kernels.gated_delta import operators
+from hybridsearch.kernels.gated_delta.tiles import chunk
 
 
 def launch_all(element: str, key_size: int, value_size: int, gated: bool) -> None:
@@ -15,6 +16,9 @@ def launch_all(element: str, key_size: int, value_size: int, gated: bool) -> Non
     for segments in (1, 2):
         saved = operators.gated_delta(q, q, v, decay, gates, state, 1.0, segments, True)
         operators.gated_delta_backward(v, state, q, q, v, gates, *saved[2:], 1.0, segments, gated)
+    lasting = torch.ones(1, -(-256 // chunk(dtype)), 1)
+    saved = operators.gated_delta(q, q, v, decay, gates, state, 1.0, 1, True, lasting)
+    operators.gated_delta_backward(v, state, q, q, v, gates, *saved[2:], 1.0, 1, gated, lasting)
     operators.gated_delta(q, q, v, decay, gates, None, 1.0, 1, False)
     token = (q[:, 0], q[:, 0], v[:, 0], None if decay is None else decay[:, 0], gates[:, 0])
     operators.gated_delta_step(*token, state, 1.0)
