@@ -60,7 +60,7 @@ def put(drawn: "RenderableType", *, before: str = "") -> None:
     """Something drawn on standard output, `before` in front of each line and without the blanks that fill it up."""
     screen = console()
     with screen.capture() as captured:
-        screen.print(drawn)
+        screen.print(drawn, crop=False)
     line("\n".join((before + text).rstrip() for text in captured.get().splitlines()))
 
 
@@ -111,13 +111,18 @@ def listing(rows: Sequence[Row], columns: Sequence[Column], form: Format, *, emp
 
 
 def table(rows: Sequence[Row], columns: Sequence[Column], *, cut: bool = False) -> "Table":
-    """Rows as a table without frame; what is too wide goes on in the next line, or is cut."""
+    """Rows as a table without frame; what is too wide is cut, or goes on in the next line: only the last column is
+    broken inside a word or a number."""
     from rich.table import Table
 
     drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
+    for place, column in enumerate(columns, 1):
         justify: Literal["left", "right"] = "right" if column.right else "left"
-        drawn.add_column(column.title, justify=justify, overflow="ellipsis" if cut else "fold", no_wrap=cut)
+        words = [*column.title.split(), *(_cell(row, column) for row in rows)]
+        least = None if cut or place == len(columns) else max(map(len, words), default=0)
+        drawn.add_column(
+            column.title, justify=justify, overflow="ellipsis" if cut else "fold", no_wrap=cut, min_width=least
+        )
     for row in rows:
         style = "magenta" if row.get("control") else ""
         drawn.add_row(*(_cell(row, column) for column in columns), style=style)

@@ -3,13 +3,16 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hybridsearch.cli import show
 from hybridsearch.export import native
+from hybridsearch.objectives import OBJECTIVES
 from hybridsearch.spec.canonical import content_hash
 
 Cli = Callable[..., Any]
@@ -143,3 +146,22 @@ def test_an_unknown_study_is_one_line_that_names_the_nearest(cli: Cli, searched:
     result = cli(verb, "trie")
     assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
     assert "no study `trie`" in result.err and "nearest: try" in result.err
+
+
+@pytest.mark.parametrize("columns", ["80", "40"])
+def test_a_narrow_terminal_breaks_no_number(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = {"trial": 7, "control": "three_to_one", "recall": 0.5, "decode_tokens_per_second": 123456.0, "hash": "a" * 64}
+    row |= {"parameters": 1234567, "state_bytes": 7654321, "name": "gla1.(full1+gdn3)1.delta1.swa1-a3e6011a"}
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("NO_COLOR", "1")
+    objectives = [OBJECTIVES["recall"], OBJECTIVES["decode_tokens_per_second"]]
+    show.listing([row], show.point_columns(objectives), show.Format.TABLE)
+    lines = re.sub(r"\x1b\[\d*m", "", capsys.readouterr().out).splitlines()
+    for whole in ("#7", "three_to_one", "0.500", "123,456", "1,234,567", "7,654,321"):
+        assert any(whole in line for line in lines), whole
+    if columns == "80":
+        assert max(map(len, lines)) <= 80
+        assert "parameters" in "\n".join(lines)
