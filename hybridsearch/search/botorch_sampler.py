@@ -5,17 +5,24 @@ log noisy expected hypervolume improvement (2105.08195, 2310.20708) is proposed,
 space is discrete, so the pool is ranked and nothing is optimised by gradient. An ask takes about a second.
 """
 
+import math
 import random
+import warnings
 from collections.abc import Iterator
-from typing import Any
 
+import numpy as np
 import torch
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
+from botorch.exceptions.warnings import InputDataWarning
 from botorch.fit import fit_gpytorch_mll
 from botorch.models import ModelListGP, SingleTaskGP
 from botorch.models.transforms.outcome import Standardize
 from botorch.sampling.normal import SobolQMCNormalSampler
+from gpytorch.kernels import RBFKernel
 from gpytorch.mlls import SumMarginalLogLikelihood
+from gpytorch.priors import LogNormalPrior
+from linear_operator.utils.warnings import NumericalWarning
+from torch import Tensor
 
 from hybridsearch.pareto.dominance import Floats
 from hybridsearch.search.chain import chain_of, plan_of, row_of
@@ -49,8 +56,9 @@ def _drafts(history: History, request: Request, rng: random.Random) -> Iterator[
         while True:
             yield at_random(request.space, rng)
     candidates = _candidates(cohort, request, rng)
-    rows = [chain_of(request.space).row(plan) for plan, _ in candidates]
-    pending = [row for o in history.running if (row := row_of(request.space, o.architecture)) is not None]
+    spreads = chain_of(request.space).spreads
+    rows = [chain_of(request.space).row(plan) * spreads for plan, _ in candidates]
+    pending = [row * spreads for o in history.running if (row := row_of(request.space, o.architecture)) is not None]
     worth = _acquisition(told, rows, pending, rng.getrandbits(31))
     for place in sorted(range(len(candidates)), key=lambda place: -worth[place]):
         plan, parents = candidates[place]
@@ -60,10 +68,11 @@ def _drafts(history: History, request: Request, rng: random.Random) -> Iterator[
 
 
 def _told(cohort: Cohort, request: Request) -> list[tuple[Floats, tuple[float, ...]]]:
-    """Terms and maximised values of the trials that the processes are fitted to."""
+    """Terms, by their prior spreads, and maximised values of the trials that the processes are fitted to."""
     members = cohort.best_and_latest(TOLD)
     rows = [(row_of(request.space, o.architecture), cohort.score(o).minimised) for o in members]
-    return [(row, tuple(-value for value in values)) for row, values in rows if row is not None]
+    spreads = chain_of(request.space).spreads
+    return [(row * spreads, tuple(-value for value in values)) for row, values in rows if row is not None]
 
 
 def _candidates(cohort: Cohort, request: Request, rng: random.Random) -> list[tuple[Plan, tuple[int, ...]]]:
@@ -83,20 +92,16 @@ def _acquisition(
     told: list[tuple[Floats, tuple[float, ...]]], rows: list[Floats], pending: list[Floats], seed: int
 ) -> list[float]:
     """Log noisy expected hypervolume improvement of every row."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        # An objective that is the same for all trials cannot be standardised, and candidates may be alike: no harm.
+        for kind in (InputDataWarning, NumericalWarning):
+            warnings.simplefilter("ignore", kind)
         torch.manual_seed(seed)
-        known = torch.tensor([row.tolist() for row, _ in told], dtype=torch.float64)
-        spread = torch.clamp(known.amax(dim=0) - known.amin(dim=0), min=1e-9)
-        low = known.amin(dim=0)
-
-        def scaled(some: list[Floats]) -> Any:
-            return (torch.tensor([row.tolist() for row in some], dtype=torch.float64) - low) / spread
-
-        x, y = (known - low) / spread, torch.tensor([values for _, values in told], dtype=torch.float64)
-        # Terms that never varied say nothing, and would be divided by nothing.
-        varied = (known.amax(dim=0) > known.amin(dim=0)).nonzero().squeeze(1)
+        x = torch.tensor([row.tolist() for row, _ in told], dtype=torch.float64)
+        y = torch.tensor([values for _, values in told], dtype=torch.float64)
         models = [
-            SingleTaskGP(x[:, varied], y[:, j : j + 1], outcome_transform=Standardize(m=1)) for j in range(y.shape[1])
+            SingleTaskGP(x, y[:, j : j + 1], covar_module=_kernel(x), outcome_transform=Standardize(m=1))
+            for j in range(y.shape[1])
         ]
         model = ModelListGP(*models)
         fit_gpytorch_mll(SumMarginalLogLikelihood(model.likelihood, model))
@@ -104,11 +109,22 @@ def _acquisition(
         acquisition = qLogNoisyExpectedHypervolumeImprovement(
             model=model,
             ref_point=worst.tolist(),
-            X_baseline=x[:, varied],
+            X_baseline=x,
             sampler=SobolQMCNormalSampler(sample_shape=torch.Size([DRAWS]), seed=seed),
-            X_pending=scaled(pending)[:, varied] if pending else None,
+            X_pending=torch.tensor(np.array(pending), dtype=torch.float64) if pending else None,
             prune_baseline=True,
         )
         with torch.no_grad():
-            worth: list[float] = acquisition(scaled(rows)[:, varied].unsqueeze(1)).tolist()
+            worth: list[float] = acquisition(torch.tensor(np.array(rows), dtype=torch.float64).unsqueeze(1)).tolist()
     return worth
+
+
+def _kernel(x: Tensor) -> RBFKernel:
+    """One length for all terms, about half the largest distance: with one for each a fit took 2,000 steps and 9 s.
+
+    What each term counts for beside others is said by its prior spread.
+    """
+    far = float(torch.pdist(x).max()) or 1.0
+    kernel = RBFKernel(lengthscale_prior=LogNormalPrior(math.log(far / 2), 1.0))
+    kernel.initialize(lengthscale=far / 2)
+    return kernel

@@ -40,6 +40,7 @@ def test_the_others_need_nothing(name: str) -> None:
     require(name)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")  # GPyTorch 1.15 on torch 2.13
 @pytest.mark.skipif(not INSTALLED, reason="botorch is not installed")
 def test_with_it_proposals_are_better_than_what_was_told(
     layers: Space, random_history: Callable[[int], History], gated_share: Callable[[Architecture], float]
