@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 WIDE = 240
 """Columns where nobody looks at a terminal: nothing is wrapped or cut."""
 
+GAP = 2
+"""Columns between those of a table."""
+NARROWEST = 12
+"""Columns that the last one of a table keeps, however narrow the screen is."""
+
 Row = Mapping[str, Any]
 
 
@@ -115,14 +120,14 @@ def table(rows: Sequence[Row], columns: Sequence[Column], *, cut: bool = False) 
     broken inside a word or a number."""
     from rich.table import Table
 
-    drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for place, column in enumerate(columns, 1):
+    drawn = Table(box=None, pad_edge=False, padding=(0, GAP, 0, 0), header_style="bold")
+    widths = [None] * len(columns) if cut else _widths(rows, columns, console().width)
+    for column, width in zip(columns, widths, strict=True):
         justify: Literal["left", "right"] = "right" if column.right else "left"
-        words = [*column.title.split(), *(_cell(row, column) for row in rows)]
-        least = None if cut or place == len(columns) else max(map(len, words), default=0)
-        drawn.add_column(
-            column.title, justify=justify, overflow="ellipsis" if cut else "fold", no_wrap=cut, min_width=least
-        )
+        overflow: Literal["ellipsis", "fold"] = "ellipsis" if cut else "fold"
+        drawn.add_column(column.title, justify=justify, overflow=overflow, no_wrap=cut, width=width)
+    if None not in widths:  # wider than the screen if it must be: rich would break numbers
+        drawn.width = sum(width or 0 for width in widths) + GAP * (len(columns) - 1)
     for row in rows:
         style = "magenta" if row.get("control") else ""
         drawn.add_row(*(_cell(row, column) for column in columns), style=style)
@@ -150,6 +155,16 @@ def machine(described: str) -> str:
         return f"{place}, torch {facts['torch']}"
     except (ValueError, KeyError, TypeError):
         return described
+
+
+def _widths(rows: Sequence[Row], columns: Sequence[Column], screen: int) -> list[int | None]:
+    """Of columns that do not fit the screen: all as wide as their longest word, and the last what is left."""
+    cells = [[_cell(row, column) for row in rows] for column in columns]
+    gaps = GAP * (len(columns) - 1)
+    if gaps + sum(max(map(len, (c.title, *texts))) for c, texts in zip(columns, cells, strict=True)) <= screen:
+        return [None] * len(columns)
+    least = [max(map(len, (*c.title.split(), *texts))) for c, texts in zip(columns[:-1], cells, strict=False)]
+    return [*least, max(NARROWEST, screen - gaps - sum(least))]
 
 
 def _cell(row: Row, column: Column) -> str:
