@@ -184,7 +184,7 @@ def _finish(plan: Plan, ledger: Ledger, controller: Controller, reporter: Report
     controller.close()
     ending: Ending = "interrupted" if ledger.unfinished or controller.draining else "finished"
     ledger.note("end", ending)
-    final = standing(plan.settings, ledger.trials)
+    final = standing(plan.settings, ledger.finished)
     exports = {f"{p.name}.yaml": export_text(plan.settings, p, ledger.study) for p in final.front}
     reporter.study_ended(ending, final.points, exports)
     return Outcome(study=ledger.study, ending=ending, standing=final, counts=ledger.counts())
@@ -209,7 +209,7 @@ def _tell_start(reporter: Reporter, plan: Plan, ledger: Ledger, settings_yaml: s
     reporter.study_started(ledger.study, settings_yaml, plan.settings.objective_list, named, resumed=resumed)
     if resumed:
         ledger.retell()
-        ledger.note("resume", f"{len(ledger.trials)} trials are recorded, {len(ledger.unfinished)} of them go on")
+        ledger.note("resume", f"{ledger.next_number} trials are recorded, {len(ledger.unfinished)} of them go on")
 
 
 def _release(store: Store, study: str) -> None:

@@ -42,9 +42,9 @@ class Trials:
         self._restore()
 
     @property
-    def trials(self) -> list[TrialRecord]:
-        """All trials, by number, as the store holds them: of 10,000 trials that takes a second."""
-        return self._store.trials(self.study)
+    def finished(self) -> list[TrialRecord]:
+        """All finished trials with their reports, by number, read from the store."""
+        return self._store.trials(self.study, {TrialState.FINISHED})
 
     def latest(self) -> Iterator[TrialRecord]:
         """All trials, the newest first, read from the store as they are asked for."""
@@ -105,8 +105,8 @@ class Trials:
         return self._active.get(trial) or Active.of(self._store.trial(self.study, trial))
 
     def points(self) -> list[Point]:
-        """All finished trials, as figures and tables show them; read from the store."""
-        return [self._point(trial) for trial in self._store.trials(self.study, {TrialState.FINISHED})]
+        """All finished trials, as figures and tables show them."""
+        return [self._point(trial) for trial in self.finished]
 
     def front_points(self) -> list[Point]:
         """The points on the front, by the first objective."""
