@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 FRONT_ROWS = 8
 RUNNING_ROWS = 6
 EVENT_ROWS = 5
+PROGRESS_SECONDS = 60.0
+"""Between two lines of progress where there is no screen."""
 SPARKS = "▁▂▃▄▅▆▇█"
 SPARK_WIDTH = 24
 UNSHOWN = ("waiting", "running", "continue")
@@ -37,7 +39,7 @@ def view(study: str, settings: "SearchSettings", *, quiet: bool) -> "Iterator[Vi
         yield Silent()
     elif not console.is_terminal:
         show.note(f"{_clock()} search {study}: {_beginning(settings)}")
-        yield Lines()
+        yield Lines(settings)
     else:
         from rich.live import Live
 
@@ -47,7 +49,12 @@ def view(study: str, settings: "SearchSettings", *, quiet: bool) -> "Iterator[Vi
 
 
 class Lines:
-    """One plain line per event."""
+    """One plain line per event, and one a minute on how far the search is."""
+
+    def __init__(self, settings: "SearchSettings", clock: Callable[[], float] = time.monotonic) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._told = clock()
 
     def event(self, event: "Event") -> None:
         """Print it. A pipe that is closed ends the listening, not the search."""
@@ -57,7 +64,14 @@ class Lines:
                 show.note(f"{_clock()}{trial} {event.kind}: {event.message}")
 
     def snapshot(self, snapshot: "Snapshot") -> None:
-        """Nothing: all that changes is an event."""
+        """Print its numbers, if a minute has gone by; all else that changes is an event."""
+        if self._clock() - self._told < PROGRESS_SECONDS:
+            return
+        self._told = self._clock()
+        states = ", ".join(f"{count} {label}" for label, count in sorted(snapshot.counts.items()))
+        said = f"{_budget(self._settings, snapshot)}; {states}; hypervolume {show.number(snapshot.hypervolume)}"
+        with suppress(BrokenPipeError):
+            show.note(f"{_clock()} progress: {said}")
 
 
 class Screen:
@@ -112,16 +126,10 @@ class Screen:
         text.append(f"  {show.duration(elapsed)}  ", style="not bold")
         text.append("━" * filled, style="green")
         text.append("━" * (16 - filled), style="bright_black")
-        text.append(f" {self._budget(snapshot)}  {workers} busy", style="not bold")
+        text.append(f" {_budget(self._settings, snapshot)}  {workers} busy", style="not bold")
         if self._draining:
             text.append("\nputting down the running trials; Ctrl-C again stops at once", style="yellow")
         return text
-
-    def _budget(self, snapshot: "Snapshot") -> str:
-        budget, spent = self._settings.budget, snapshot.spent
-        parts = [f"{spent.trials} of {budget.trials} trials"] if budget.trials else []
-        parts += [f"{spent.minutes:.1f} of {budget.minutes:g} minutes"] if budget.minutes else []
-        return ", ".join(parts)
 
     def _states(self, snapshot: "Snapshot") -> "Text":
         from rich.text import Text
@@ -185,6 +193,13 @@ def sparkline(values: list[float]) -> str:
     shown = values[-SPARK_WIDTH:]
     top = max(shown, default=0.0)
     return "".join(SPARKS[round(value / top * (len(SPARKS) - 1))] for value in shown) if top > 0 else ""
+
+
+def _budget(settings: "SearchSettings", snapshot: "Snapshot") -> str:
+    budget, spent = settings.budget, snapshot.spent
+    parts = [f"{spent.trials} of {budget.trials} trials"] if budget.trials else []
+    parts += [f"{spent.minutes:.1f} of {budget.minutes:g} minutes"] if budget.minutes else []
+    return ", ".join(parts)
 
 
 def _beginning(settings: "SearchSettings") -> str:

@@ -127,3 +127,17 @@ def test_on_a_terminal_a_search_is_drawn_and_leaves_its_front(
     assert "\x1b[" in result.err and "0:00:0" in result.err
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\x1b[3" not in cli("pareto", "try").out
+
+
+def test_where_there_is_no_screen_a_line_a_minute_says_how_far_the_search_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [0.0]
+    lines = live.Lines(SETTINGS, lambda: now[0])
+    for second in (1.0, 59.0, 60.0, 61.0, 119.0, 120.0):
+        now[0] = second
+        lines.snapshot(snapshot(4, 1234.0))
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    progress = "progress: 6 of 12 trials, 1.5 of 5 minutes; 2 failed: out of memory, 4 finished; hypervolume 1,234"
+    assert said[0].endswith(progress)
