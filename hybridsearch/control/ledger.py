@@ -124,7 +124,11 @@ class Ledger(Trials):
 
     def waits_again(self, failure: Failure, follows: str) -> None:
         """Record that a trial goes back to the queue, and how it will come again."""
-        self._move(failure.trial, TrialState.WAITING, comes_again(failure, follows))
+        message = comes_again(failure, follows)
+        if self.state(failure.trial) is TrialState.WAITING:  # its worker was lost before it had begun
+            self.note(TrialState.WAITING.value, message, failure.trial)
+        else:
+            self._move(failure.trial, TrialState.WAITING, message)
 
     def paused(self, trial: int) -> None:
         """Record that a trial has put down its work."""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 # First of all: it sets switches that Ray reads when it is imported.
@@ -31,6 +32,8 @@ from hybridsearch.workers.trainable import SPOILING, decode_failure, decode_job,
 GRACE_SECONDS = 30.0
 """Time beyond a time-out and a quarter of it in which a worker may end its trial by itself."""
 SLOW = FailureReason.SLOW_WORKER
+LOW_ON_MEMORY = "running low on memory"
+"""What Ray says of a worker that its memory monitor has killed."""
 LOOK_SECONDS = 1.0
 """Time between two looks at how much room the cluster has: machines join and leave."""
 PENDING = 10_000
@@ -230,6 +233,13 @@ class _Decider(FIFOScheduler):
                 # A hung thread does not hear a polite stop; a killed actor is a failed Tune trial like any other.
                 ray.kill(trial.temporary_state.ray_actor)
         return super().choose_trial_to_run(tune_controller)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """A worker has died; that Ray ended it for the machine's memory stands in its error, and nowhere else."""
+        if trial.error_file and LOW_ON_MEMORY in Path(trial.error_file).read_text(encoding="utf-8"):
+            message = "the machine ran low on memory, and Ray ended the worker"
+            self._desk.close(trial.trial_id, FailureReason.OUT_OF_MEMORY, message)
+        super().on_trial_error(tune_controller, trial)
 
 
 class _Clock(tune.Callback):

@@ -334,3 +334,30 @@ def test_time_that_is_spent_promotes_nobody(make: Make, evaluator: Evaluator) ->
     assert late.next_job() is None
     assert late.finished
     assert search.store.trials("s", {TrialState.STOPPED}) and not search.store.trials("s", {TrialState.PAUSED})
+
+
+def test_attempts_are_counted_over_resumes(make: Make) -> None:
+    search = make(workers={"retries": 2})
+    lost = FailureReason.WORKER_LOST
+    for begun in (True, False):  # a worker may be lost before it has begun
+        controller = search.controller()
+        job = controller.next_job()
+        if begun:
+            controller.started(job.trial)
+        controller.failed(Failure(trial=job.trial, reason=lost, message="its worker process died"))
+        assert search.store.trial("s", job.trial).state is TrialState.WAITING
+    controller = search.controller()
+    assert not controller.comes_again(0, lost)
+    assert controller.next_job().trial == 0
+    controller.failed(Failure(trial=0, reason=lost, message="its worker process died"))
+    assert search.store.trial("s", 0).reason is lost
+
+
+def test_the_larger_share_is_kept_over_a_resume(make: Make) -> None:
+    search = make()
+    controller = search.controller()
+    job = controller.next_job()
+    controller.started(job.trial)
+    controller.failed(Failure(trial=job.trial, reason=FailureReason.OUT_OF_MEMORY, message="wanted 9 GB"))
+    again = search.controller().next_job()
+    assert (again.trial, again.share) == (job.trial, 2.0)

@@ -1,10 +1,11 @@
-"""Workers that fail in other ways than by dying, under real Ray: a spoilt process, a slow one, a full disk."""
+"""Workers that fail in other ways than by being killed, under real Ray: spoilt processes, slow ones, full memory."""
 
 import errno
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +85,26 @@ def test_a_spoilt_process_is_not_used_again_and_a_slow_one_is_left(
         assert not [n for n in range(spoilt + 1, 10) if process in processes[n]]
     first, second = processes[SLOW]
     assert first != second
+
+
+def lasting(job: Job) -> Iterator[Report]:
+    time.sleep(140)
+    yield from failing(job)
+
+
+@pytest.mark.timeout(150)
+def test_a_worker_that_ray_ends_for_the_memory_of_its_machine_ran_out_of_memory(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # far less than any machine has in use
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "200")
+    search = make(budget={"trials": 1}, workers={"count": 1})
+    search.plan = replace(search.plan, controls={})
+    log = str(tmp_path / "ray.log")
+    ray_tune.run(search.controller(), lasting, search.settings.workers, Cluster(address=None, log=log))
+    (trial,) = search.store.trials("s")
+    assert (trial.state, trial.reason) == (TrialState.FAILED, FailureReason.OUT_OF_MEMORY)
+    assert trial.message == "the machine ran low on memory, and Ray ended the worker"
+    again = [event.message for event in search.store.events("s") if "2 times the share" in event.message]
+    assert len(again) == 1
