@@ -42,7 +42,7 @@ def build(
     from hybridsearch.tabular import parquet
 
     if output.suffix != ".parquet":
-        raise InvalidSetting(f"{output} does not end in .parquet")
+        raise InvalidSetting(f"{output} does not end in .parquet; name it {output.with_suffix('.parquet')}")
     if all(source.endswith((tabulate.RECORDS, tabulate.TABLE)) for source in sources):
         table = tabulate.build(sources, None)
     else:

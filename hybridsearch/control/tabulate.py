@@ -48,11 +48,13 @@ def of_study(store: Store, study: str) -> Table:
     """The table of a study's trials that were trained in it: those that took over numbers are left out.
 
     Raises:
-        InvalidSetting: there is none.
+        InvalidSetting: there is none, or the study searched a table.
         UnknownStudy: no study of that name.
     """
     record = store.study(study)
     settings = recorded_settings(record)
+    if settings.replay is not None:
+        raise InvalidSetting(f"study {study} searched {settings.replay} and trained nothing; name that table instead")
     trials = [trial for trial in store.trials(study) if _was_trained(trial)]
     if not trials:
         raise InvalidSetting(

@@ -93,7 +93,8 @@ def read(path: Path) -> Table:
     try:
         data = pq.read_table(path, partitioning=None) if path.is_file() else None
     except (OSError, pa.ArrowException) as error:
-        raise InvalidFile(f"{path} is no Parquet file: {str(error).splitlines()[0]}") from None
+        said = getattr(error, "strerror", None) or "or it is damaged"
+        raise InvalidFile(f"{path} is no Parquet file ({said}); make one with `hybridsearch table build`") from None
     if data is None:
         raise InvalidFile(f"{path} is no file; make a table with `hybridsearch table build`")
     about = _about(path, data.schema.metadata or {})

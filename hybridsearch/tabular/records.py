@@ -27,8 +27,10 @@ def read(path: Path, versions: Mapping[str, str], commit: str) -> Table:
     """
     try:
         found = list(_lines(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidFile(f"{path} cannot be read: {error}") from None
+    except OSError as error:
+        raise InvalidFile(f"{path} cannot be read: {error.strerror}; correct the path") from None
+    except UnicodeDecodeError as error:
+        raise InvalidFile(f"{path} is no file of records: not UTF-8 text (byte {error.start})") from None
     headers = [line for line in found if "header" in line]
     records = {line["hash"]: line for line in reversed(found) if "hash" in line}
     records = {digest: line for digest, line in records.items() if line.get("decode_tokens_per_second", ()) is not None}

@@ -116,6 +116,15 @@ def test_an_interrupted_replay_goes_on(cli: Cli, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("table")
+def test_a_study_that_searched_a_table_makes_no_table(cli: Cli) -> None:
+    assert cli(*REPLAY, "--study", "r", "--budget", "2trials").code == 0
+    result = cli("table", "build", "r", "--output", "r.parquet")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "all.parquet and trained nothing; name that table instead" in result.err
+    assert not Path("r.parquet").exists()
+
+
+@pytest.mark.usefixtures("table")
 def test_a_replay_speaks_of_no_workers_and_of_no_option_that_was_not_given(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run([*REPLAY, "--study", "quiet", "--budget", "2trials"]) == 0
