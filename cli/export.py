@@ -1,5 +1,6 @@
 """`hybridsearch export`: an architecture of a study as a YAML file that `train` reads, with its numbers and origin."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from hybridsearch.cli import session, show
 from hybridsearch.cli.pareto import read
+from hybridsearch.errors import InvalidSetting
 
 EXAMPLES = show.examples(
     "hybridsearch export quickstart --pick knee --out best.yaml",
@@ -33,6 +35,7 @@ def export(
     card: Annotated[bool, typer.Option("--card", help="Write a card in Markdown beside the file too.")] = False,
 ) -> None:
     """Write an architecture of a study as YAML: what it is, what it costs, what was measured, where it comes from."""
+    check(out, card=card)
     place = session.of(context)
     settings, stands = read(place, study)
     from hybridsearch.control.launch import export_text
@@ -62,4 +65,22 @@ def export(
         )
         native.write(beside, content)
         show.line(str(beside))
-    show.note(f"train it on text:  hybridsearch train {path} --data book.txt")
+    show.note(f"train it on text:  hybridsearch train {shlex.quote(str(path))} --data book.txt")
+
+
+def check(out: str | None, *, card: bool) -> None:
+    """Refuse to write over what `export` has not written, or the card over its own YAML.
+
+    Raises:
+        InvalidSetting: it would be.
+    """
+    from hybridsearch.export import native
+
+    if card and out == SCREEN:
+        raise InvalidSetting("--card writes a file beside the YAML; give that one a name with --out FILE")
+    if out is None or out == SCREEN:
+        return
+    if card and Path(out).suffix == ".md":
+        raise InvalidSetting(f"the card would be written over {out}; give --out a name that ends in .yaml")
+    if native.is_foreign(Path(out)):
+        raise InvalidSetting(f"{out} exists and is no export; choose another name, or delete it first")

@@ -20,6 +20,8 @@ from hybridsearch.spec.mixers import Description
 
 CONTEXT = 4096
 """Tokens at which decode memory and FLOPs are counted if nothing else is asked for."""
+MARK = ": an architecture of hybridsearch"
+"""In the first line of every file."""
 
 
 class Counts(Description):
@@ -144,6 +146,15 @@ def write(path: Path, content: str) -> None:
         raise StoreUnavailable(f"{path} cannot be written: {error.strerror}; choose another place") from None
 
 
+def is_foreign(path: Path) -> bool:
+    """Whether a file is there that is none of this module's."""
+    try:
+        with path.open("rb") as file:
+            return MARK.encode() not in file.readline()
+    except OSError:
+        return False
+
+
 def read(path: Path) -> Architecture:
     """The architecture of a file written by `write`, or of a bare description (`width` and `layers` on top).
 
@@ -189,7 +200,7 @@ def _header(name: str, provenance: Provenance) -> str:
     origin = f", study {provenance.study}" if provenance.study else ""
     origin += f", trial {provenance.trial}" if provenance.trial is not None else ""
     lines = (
-        f"{name}: an architecture of hybridsearch {__version__}{origin}",
+        f"{name}{MARK} {__version__}{origin}",
         "Train it on text:  hybridsearch train THIS_FILE --data book.txt",
         "In Python:         architecture = hybridsearch.export.native.read(Path('THIS_FILE'))",
         "                   model = hybridsearch.models.build.build(architecture, vocabulary=256)",

@@ -68,7 +68,7 @@ def _comparison(point: Point, objectives: Sequence[Objective], controls: Sequenc
     rows = []
     for other in others:
         ratios = [_against(point, other, objective) for objective in objectives]
-        rows.append((f"`{other.control}`", *ratios, f"{point.state_bytes / other.state_bytes:.2f}x"))
+        rows.append((f"`{other.control}`", *ratios, _times(point.state_bytes / other.state_bytes)))
     head = ("control", *(label(o.name) for o in objectives), "counted memory")
     return "## Against the controls\n\n" + _table(head, rows)
 
@@ -78,7 +78,11 @@ def _against(point: Point, other: Point, objective: Objective) -> str:
     mine, its = point.metrics[objective.name].value, other.metrics[objective.name].value
     if objective.unit.startswith("fraction"):
         return f"{mine - its:+.3f}"
-    return f"{mine / its:.2f}x" if its else "-"
+    return _times(mine / its) if its else "-"
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.2f}x" if ratio >= 0.1 else f"{ratio:.1g}x"
 
 
 def _counted(point: Point, context: int) -> str:
@@ -86,7 +90,10 @@ def _counted(point: Point, context: int) -> str:
     rows = (
         ("parameters without embedding", amount(cost.parameters(architecture))),
         (f"decode memory of one sequence at {context} tokens", f"{amount(cost.state_bytes(architecture, context))}B"),
-        (f"FLOPs of a decoded token at {context} tokens", amount(cost.flops_per_token(architecture, context))),
+        (
+            f"FLOPs of a decoded token at {context} tokens, without output head",
+            amount(cost.flops_per_token(architecture, context)),
+        ),
         ("layers with unbounded softmax attention", f"{cost.full_layers(architecture)} of {len(architecture.layers)}"),
     )
     return _table(("count", "value"), rows)

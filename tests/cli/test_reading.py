@@ -119,6 +119,22 @@ def test_an_export_reads_back_as_the_architecture_that_was_picked(cli: Cli, sear
     assert exported.provenance.study == "try"
 
 
+def test_an_export_writes_over_its_own_files_alone(cli: Cli, searched: Any) -> None:
+    Path("book.yaml").write_text("once: upon a time\n")
+    for words, said in (
+        (["--out", "book.yaml"], "book.yaml exists and is no export"),
+        (["--out", "-", "--card"], "give that one a name with --out FILE"),
+        (["--out", "best.md", "--card"], "the card would be written over best.md"),
+    ):
+        result = cli("export", "try", *words)
+        assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+        assert said in result.err
+    assert Path("book.yaml").read_text() == "once: upon a time\n"
+    for pick in ("recall", "throughput"):
+        assert cli("export", "try", "--pick", pick, "--out", "best.yaml").code == 0
+    assert cli("export", "try", "--pick", "throughput", "--out", "-").out == Path("best.yaml").read_text()
+
+
 def test_an_export_goes_to_the_study_or_to_the_screen_and_may_bring_a_card(cli: Cli, searched: Any) -> None:
     written = [Path(line) for line in cli("export", "try", "--card").out.splitlines()]
     assert [path.suffix for path in written] == [".yaml", ".md"]
