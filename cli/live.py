@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -57,11 +57,10 @@ class Lines:
         self._told = clock()
 
     def event(self, event: "Event") -> None:
-        """Print it. A pipe that is closed ends the listening, not the search."""
+        """Print it."""
         if event.message:
             trial = "" if event.trial is None else f" #{event.trial}"
-            with suppress(BrokenPipeError):
-                show.note(f"{_clock()}{trial} {event.kind}: {event.message}")
+            show.note(f"{_clock()}{trial} {event.kind}: {event.message}")
 
     def snapshot(self, snapshot: "Snapshot") -> None:
         """Print its numbers, if a minute has gone by; all else that changes is an event."""
@@ -70,8 +69,7 @@ class Lines:
         self._told = self._clock()
         states = ", ".join(f"{count} {label}" for label, count in sorted(snapshot.counts.items()))
         said = f"{_budget(self._settings, snapshot)}; {states}; hypervolume {show.number(snapshot.hypervolume)}"
-        with suppress(BrokenPipeError):
-            show.note(f"{_clock()} progress: {said}")
+        show.note(f"{_clock()} progress: {said}")
 
 
 class Screen:

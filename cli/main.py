@@ -1,6 +1,7 @@
 """The program `hybridsearch`: its verbs, the options they share, and the end of every error."""
 
 import errno
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -91,6 +92,8 @@ def main() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell: `hybridsearch status >&-`
             setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as the process
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a description may hold letters that the terminal's encoding has not
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(run(sys.argv[1:]))
 
 

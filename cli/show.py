@@ -4,6 +4,7 @@ import csv
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -70,8 +71,9 @@ def put(drawn: "RenderableType", *, before: str = "") -> None:
 
 
 def note(text: str) -> None:
-    """A line on standard error."""
-    print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints notes
+    """A line on standard error; where nobody hears it (a closed pipe, a full disk) the work goes on."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)  # noqa: T201 - the one place that prints notes
 
 
 def line(text: str = "") -> None:

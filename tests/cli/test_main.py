@@ -151,6 +151,21 @@ def test_a_full_disk_and_a_closed_output_are_said_plainly(searched: Any, tmp_pat
         assert said in done.stderr
 
 
+def test_where_nobody_hears_what_is_said_the_work_goes_on(searched: Any, tmp_path: Path) -> None:
+    for number, redirection in enumerate(("2> /dev/full", "2>&-", "2> >(true)")):
+        command = f"{sys.executable} -m hybridsearch export try --out {number}.yaml {redirection}"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, timeout=60, check=False)
+        assert (done.returncode, done.stdout.decode()) == (0, f"{number}.yaml\n")
+
+
+def test_letters_that_the_encoding_has_not_are_written_by_number(cli: Cli, tmp_path: Path) -> None:
+    text = (tmp_path / "try.yaml").read_text().replace("\nspace:", "").replace("\n  ", "\n").split("budget")[0]
+    (tmp_path / "mine.yaml").write_text(f"description: zwei Gänge – schön{text}", encoding="utf-8")
+    done = program("spaces", "show", "mine.yaml", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "zwei G\\xe4nge \\u2013 sch\\xf6n" in done.stdout
+
+
 def test_an_address_where_nobody_listens_is_one_line(tmp_path: Path) -> None:
     done = program("--tracking", "none", "-q", "search", "quickstart", "--address", "127.0.0.1:9", cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
