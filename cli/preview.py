@@ -99,7 +99,7 @@ def architecture_rows(
 def _work(settings: "SearchSettings", compared: int) -> list[tuple[str, str]]:
     evaluation = settings.evaluation
     rungs, training = evaluation.rungs, evaluation.training
-    runs = len(training.learning_rates) * (rungs.ladder[-1].seeds or training.seeds)
+    runs = sum(evaluation.runs)
     steps = " -> ".join(str(steps) for steps in rungs.steps)
     one = f"about one in {rungs.reduction:g} goes on"
     stopping = {"promote": f"{one}, the others pause", "stop": one, "off": "all go on"}[settings.stopping]
@@ -111,7 +111,9 @@ def _work(settings: "SearchSettings", compared: int) -> list[tuple[str, str]]:
         ("trials", f"{compared} controls and {_budget(settings)}"),
     ]
     if settings.budget.trials is not None:
-        most = (settings.budget.trials + compared) * runs * rungs.steps[-1]
+        most = (settings.budget.trials + compared) * sum(
+            n * end for n, end in zip(evaluation.runs, rungs.steps, strict=True)
+        )
         rows.append(("at most", f"{most:,} optimiser steps altogether"))
     # Seconds a step depend on machine, architecture and load: a number here would be a guess.
     rows.append(("time", "not known before the controls have run; `--budget 30m` bounds it"))

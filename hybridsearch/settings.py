@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -96,6 +97,9 @@ class RungSettings(Settings):
     seeds: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
     """Replicates per learning rate at each rung, in place of `training.seeds`: the first rungs may do with one, and
     those that go on are told apart by more."""
+    learning_rates: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = None
+    """Learning rates at each rung, in place of all of `training.learning_rates`. Where the number falls, the best go on
+    and the others end there; where it rises, the next ones of the list join, trained from the start."""
 
     @model_validator(mode="after")
     def _rises(self) -> "RungSettings":
@@ -105,15 +109,21 @@ class RungSettings(Settings):
             raise ValueError(f"seeds needs one number for each of {len(self.steps)} rungs, found {list(self.seeds)}")
         if self.seeds is not None and any(a > b for a, b in zip(self.seeds, self.seeds[1:], strict=False)):
             raise ValueError(f"seeds may not fall, found {list(self.seeds)}")
+        rates = None if self.learning_rates is None else list(self.learning_rates)
+        if rates is not None and len(rates) != len(self.steps):
+            raise ValueError(f"learning_rates needs one number for each of {len(self.steps)} rungs, found {rates}")
+        if rates not in (None, sorted(rates or ()), sorted(rates or (), reverse=True)):
+            raise ValueError(f"learning_rates may rise or fall from rung to rung, not both, found {rates}")
         return self
 
     @property
     def ladder(self) -> tuple[Fidelity, ...]:
         """The rungs, cheapest first."""
         seeds = self.seeds or (None,) * len(self.steps)
+        rates = self.learning_rates or (None,) * len(self.steps)
         return tuple(
-            Fidelity(rung=rung, steps=steps, seeds=count)
-            for rung, (steps, count) in enumerate(zip(self.steps, seeds, strict=True))
+            Fidelity(rung=rung, steps=steps, seeds=count, learning_rates=share)
+            for rung, (steps, count, share) in enumerate(zip(self.steps, seeds, rates, strict=True))
         )
 
 
@@ -138,6 +148,20 @@ class EvaluationSettings(Settings):
     rungs: RungSettings = RungSettings()
     throughput: ThroughputSettings = ThroughputSettings()
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @model_validator(mode="after")
+    def _has_so_many_learning_rates(self) -> "EvaluationSettings":
+        most, known = max(self.rungs.learning_rates or (1,)), len(self.training.learning_rates)
+        if most > known:
+            raise ValueError(f"rungs.learning_rates asks for {most} of training.learning_rates, which has {known}")
+        return self
+
+    @property
+    def runs(self) -> tuple[int, ...]:
+        """Training runs (learning rates times seeds) that end at each rung, of a trial that reaches the last."""
+        rates = [*(fidelity.learning_rates or len(self.training.learning_rates) for fidelity in self.rungs.ladder), 0]
+        ends = [max(here - above, 0) for here, above in pairwise(rates)]
+        return tuple(n * (f.seeds or self.training.seeds) for n, f in zip(ends, self.rungs.ladder, strict=True))
 
 
 class BudgetSettings(Settings):

@@ -64,6 +64,8 @@ class Fidelity:
     """Optimiser steps from the start of training to this rung."""
     seeds: int | None = None
     """Replicates per learning rate that are trained to this rung; none means as many as the training settings say."""
+    learning_rates: int | None = None
+    """Learning rates that are trained to this rung; none means all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ def confirmation(job: Job, trial: Active, settings: SearchSettings) -> Job:
     rates = training.learning_rates if chosen is None else (chosen,)
     changed = {
         "training": training.model_copy(update={"seeds": settings.confirm, "learning_rates": rates}),
-        "rungs": settings.evaluation.rungs.model_copy(update={"seeds": None}),
+        "rungs": settings.evaluation.rungs.model_copy(update={"seeds": None, "learning_rates": None}),
     }
     again = settings.evaluation.model_copy(update=changed)
     return replace(

@@ -1,14 +1,16 @@
 """The short training run: one architecture, all learning rates and seeds, from rung to rung.
 
 A rung is scored when every replicate has reached it. The learning rate with the best mean recall counts (ties: lower
-loss), and its seeds are the replicates of the report. Nothing here knows a trial, a folder or a report.
+loss), and its seeds are the replicates of the report. Where the next rung has fewer learning rates, the best go on, and
+the others' replicates are lost: a run that begins at a later rung without a snapshot makes the same choice on its way.
+Nothing here knows a trial, a folder or a report.
 """
 
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Protocol
 
 import torch
@@ -26,6 +28,8 @@ STEPS_UNCHECKED = 50
 """Steps between two looks at the loss, each of which waits for the device."""
 SECONDS_UNSAVED = 15.0
 """Work that a lost worker may lose, about."""
+LEFT = "left behind: "
+"""How the reason begins why a replicate of a learning rate that was not among the best is out of the race."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +120,28 @@ class _Run:
         self._start()
 
     def _start(self) -> None:
-        settings = self._plan.evaluation.training
-        most = max(self._seeds(fidelity) for fidelity in self._plan.evaluation.rungs.ladder)
+        settings, ladder = self._plan.evaluation.training, self._plan.evaluation.rungs.ladder
+        most = max(self._seeds(fidelity) for fidelity in ladder)
         self._replicates = [
             Replicate(self._plan, rate, index) for rate in settings.learning_rates for index in range(most)
         ]
+        self._scores: dict[Replicate, tuple[int, dict[str, float]]] = {}
 
     def _seeds(self, fidelity: Fidelity) -> int:
         return fidelity.seeds or self._plan.evaluation.training.seeds
 
     def _racing(self, fidelity: Fidelity) -> list[Replicate]:
-        """The replicates that count at a rung; further seeds join at later ones, and begin there from the start."""
-        return [replicate for replicate in self._replicates if replicate.index < self._seeds(fidelity)]
+        """The replicates that count at a rung; what joins at later ones begins there from the start."""
+        ladder = self._plan.evaluation.rungs.ladder
+        listed = self._plan.evaluation.training.learning_rates
+        joined = listed[: max(f.learning_rates or len(listed) for f in ladder[: fidelity.rung + 1])]
+        return [
+            replicate
+            for replicate in self._replicates
+            if replicate.index < self._seeds(fidelity)
+            and replicate.learning_rate in joined
+            and not replicate.lost.startswith(LEFT)
+        ]
 
     def resume(self, first: Fidelity) -> None:
         """Go on from the latest snapshot, unless it is already past the first rung that is asked for."""
@@ -151,6 +165,30 @@ class _Run:
         self._saved = self._around.clock()
 
     def advance_all(self, fidelity: Fidelity) -> None:
+        """Train all that count at a rung to it, by way of the rungs below where learning rates are left behind."""
+        for below, rung in pairwise((*self._plan.evaluation.rungs.ladder[: fidelity.rung], fidelity)):
+            kept = rung.learning_rates
+            if kept is not None and len(self._teams(self._racing(below))) > kept:
+                self._advance(below)
+                self._leave_behind(below, kept)
+        self._advance(fidelity)
+
+    def _leave_behind(self, fidelity: Fidelity, kept: int) -> None:
+        """Put all but the best learning rates of a rung out of the race; one with a lost seed is the worst."""
+        racing = self._racing(fidelity)
+        scores = {replicate: self._score(replicate) for replicate in racing if not replicate.lost}
+
+        def standing(team: list[Replicate]) -> tuple[float, ...]:
+            return () if any(replicate.lost for replicate in team) else _standing([scores[r] for r in team])
+
+        worst = sorted(self._teams(racing), key=standing, reverse=True)[kept:]
+        rates = {team[0].learning_rate for team in worst}
+        for replicate in self._replicates:
+            if replicate.learning_rate in rates:
+                said = f"learning rate {replicate.learning_rate:g} was not among the best {kept}"
+                replicate.lost = f"{LEFT}{said} at {fidelity.steps} steps"
+
+    def _advance(self, fidelity: Fidelity) -> None:
         steps, racing = fidelity.steps, self._racing(fidelity)
         for replicate in racing:
             while replicate.step < steps and not replicate.lost:
@@ -176,8 +214,7 @@ class _Run:
         """Score the rung's replicates and choose the learning rate; one with a lost seed is no choice."""
         racing = self._racing(fidelity)
         scores = {replicate: self._score(replicate) for replicate in racing if not replicate.lost}
-        by_rate = groupby(racing, key=lambda replicate: replicate.learning_rate)
-        teams = [team for team in (list(members) for _, members in by_rate) if not any(r.lost for r in team)]
+        teams = [team for team in self._teams(racing) if not any(replicate.lost for replicate in team)]
         if not teams:
             raise TrialFailure(FailureReason.NOT_A_NUMBER, next(r.lost for r in racing if r.lost))
         best = max(teams, key=lambda team: _standing([scores[replicate] for replicate in team]))
@@ -191,12 +228,21 @@ class _Run:
             peak_bytes=_peak_bytes(self._plan.device),
         )
 
+    def _teams(self, racing: Sequence[Replicate]) -> list[list[Replicate]]:
+        """The seeds of each learning rate."""
+        return [list(members) for _, members in groupby(racing, key=lambda replicate: replicate.learning_rate)]
+
     def _score(self, replicate: Replicate) -> dict[str, float]:
+        """Its scores at its present step, found once."""
+        step, metrics = self._scores.get(replicate, (-1, {}))
+        if step == replicate.step:
+            return metrics
         replicate.model.eval()
         with autocast(self._plan):
             metrics = scoring.score(replicate.model, self._sets)
         replicate.model.train()
         _check(replicate, metrics["answer_loss"])
+        self._scores[replicate] = replicate.step, metrics
         return metrics
 
 

@@ -13,6 +13,7 @@ from hybridsearch.control.loop import Controller
 from hybridsearch.control.standing import standing
 from hybridsearch.errors import FailureReason, TrialFailure
 from hybridsearch.search.scheduler import Action
+from hybridsearch.settings import EvaluationSettings
 from hybridsearch.trial import Evaluator, Job, Report, TrialState
 
 Make = Callable[..., Any]
@@ -146,7 +147,8 @@ def test_metrics_that_no_seed_varies_stay_as_they_were() -> None:
 
 
 def test_it_asks_for_its_own_number_of_seeds_whatever_the_rungs_have(make: Make, noisy: Evaluator) -> None:
-    evaluation = {"rungs": {"steps": [25, 50, 100], "seeds": [1, 2, 4]}}
+    rates = {"training": {"learning_rates": [1e-3, 3e-3]}}
+    evaluation = {"rungs": {"steps": [25, 50, 100], "seeds": [1, 2, 4], "learning_rates": [2, 2, 1]}, **rates}
     search = make(budget={"trials": 4}, confirm=3, evaluation=evaluation)
     jobs: list[Job] = []
 
@@ -157,3 +159,5 @@ def test_it_asks_for_its_own_number_of_seeds_whatever_the_rungs_have(make: Make,
     in_process.run(search.controller(), counting)
     assert [f.seeds for f in jobs[0].rungs] == [1, 2, 4]
     assert {(seeds_of(j), j.rungs[0].seeds) for j in jobs if j.folder.endswith("-confirm")} == {(3, None)}
+    asked = [EvaluationSettings.model_validate_json(j.evaluation) for j in jobs if j.folder.endswith("-confirm")]
+    assert {(a.training.learning_rates, a.rungs.learning_rates) for a in asked} == {((3e-3,), None)}

@@ -44,3 +44,32 @@ def test_rungs_may_raise_the_number_of_seeds() -> None:
         RungSettings(steps=(10, 20), seeds=(1,))
     with pytest.raises(ValueError, match="may not fall"):
         RungSettings(steps=(10, 20), seeds=(2, 1))
+
+
+def test_rungs_may_have_fewer_learning_rates_or_more() -> None:
+    rungs = RungSettings(steps=(10, 20, 40), learning_rates=(3, 2, 1))
+    assert [(f.steps, f.learning_rates) for f in rungs.ladder] == [(10, 3), (20, 2), (40, 1)]
+    assert [f.learning_rates for f in RungSettings(steps=(10, 20)).ladder] == [None, None]
+    with pytest.raises(ValueError, match="learning_rates needs one number for each of 2 rungs"):
+        RungSettings(steps=(10, 20), learning_rates=(1,))
+    with pytest.raises(ValueError, match=r"may rise or fall from rung to rung, not both, found \[2, 1, 2\]"):
+        RungSettings(steps=(10, 20, 40), learning_rates=(2, 1, 2))
+    with pytest.raises(ValueError, match=r"asks for 2 of training.learning_rates, which has 1"):
+        EvaluationSettings.model_validate({"rungs": {"steps": [10, 20], "learning_rates": [2, 1]}})
+
+
+@pytest.mark.parametrize(
+    ("rates", "seeds", "runs"),
+    [
+        (None, None, (0, 0, 6)),
+        ((3, 2, 1), None, (2, 2, 2)),
+        ((3, 1, 1), (1, 2, 4), (2, 0, 4)),
+        ((1, 1, 3), (1, 1, 4), (0, 0, 12)),
+    ],
+)
+def test_runs_end_where_their_learning_rate_is_left_behind(
+    rates: list[int] | None, seeds: list[int] | None, runs: tuple[int, ...]
+) -> None:
+    rungs = {"steps": [10, 20, 40], "learning_rates": rates, "seeds": seeds}
+    training = {"learning_rates": [0.1, 0.2, 0.3], "seeds": 2}
+    assert EvaluationSettings.model_validate({"rungs": rungs, "training": training}).runs == runs

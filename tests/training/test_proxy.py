@@ -245,3 +245,70 @@ def wanted_with_seeds(counts: tuple[int, int]) -> Plan:
     wanted = plan(steps=(3, 6))
     rungs = wanted.evaluation.rungs.model_copy(update={"seeds": counts})
     return dataclasses.replace(wanted, evaluation=wanted.evaluation.model_copy(update={"rungs": rungs}))
+
+
+RATES = [1e-7, 0.02, 1e-3]
+
+
+def wanted_with_rates(
+    counts: tuple[int, ...] | None, seeds: tuple[int, ...] | None = None, rates: list[float] = RATES
+) -> Plan:
+    wanted = plan(steps=(10, 20, 30), learning_rates=rates, batch=8)
+    rungs = wanted.evaluation.rungs.model_copy(update={"learning_rates": counts, "seeds": seeds})
+    return dataclasses.replace(wanted, evaluation=wanted.evaluation.model_copy(update={"rungs": rungs}))
+
+
+@pytest.mark.parametrize("seeds", [(1, 1, 1), (1, 2, 3)])
+def test_the_best_learning_rates_go_on_and_the_others_end(slot: exclusive.Slot, seeds: tuple[int, ...]) -> None:
+    """As if each had been trained alone, the worst were dropped after each rung, and the best counted."""
+    drawer, left, ends = Drawer(), RATES, dict.fromkeys(RATES, 0)
+    alone = {rate: run(wanted_with_rates(None, seeds, [rate]), proxy.Surroundings(slot)) for rate in RATES}
+    found = run(wanted_with_rates((3, 2, 1), seeds), proxy.Surroundings(slot, drawer))
+    for rung, kept in enumerate((2, 1, 0)):
+        standing = {rate: (m["recall"], -m["answer_loss"]) for rate in left if (m := alone[rate][rung].metrics)}
+        left = sorted(left, key=lambda rate: standing[rate], reverse=True)
+        assert found[rung].replicates == alone[left[0]][rung].replicates
+        ends |= dict.fromkeys(left, (10, 20, 30)[rung])
+        left = left[:kept]
+    began = {10: seeds[0], 20: seeds[1], 30: seeds[2]}
+    assert drawer.held is not None
+    assert drawer.held.steps == tuple(end * (n < began[end]) for end in ends.values() for n in range(seeds[-1]))
+    assert sum(reason.startswith(proxy.LEFT) for reason in drawer.held.lost) == 2 * seeds[-1]
+
+
+def test_who_was_left_behind_stays_there_after_an_interruption(slot: exclusive.Slot) -> None:
+    wanted = wanted_with_rates((3, 1, 1), (1, 2, 2))
+    ladder = wanted.evaluation.rungs.ladder
+    uninterrupted = run(wanted, proxy.Surroundings(slot))
+    for looks in range(2, 18, 3):
+        drawer = Drawer()
+        with pytest.raises(TrialPaused):
+            run(wanted, proxy.Surroundings(slot, drawer, pausing(looks)))
+        assert drawer.held is not None
+        done = sum(max(drawer.held.steps) > fidelity.steps for fidelity in ladder)
+        resumed = run(wanted, proxy.Surroundings(slot, drawer), ladder[done:])
+        assert [reached.replicates for reached in resumed] == [r.replicates for r in uninterrupted[done:]]
+        assert sorted(drawer.held.steps) == [0, 0, 10, 10, 30, 30]
+
+
+def test_a_run_that_lost_its_snapshot_leaves_the_same_learning_rates_behind(slot: exclusive.Slot) -> None:
+    wanted, drawer = wanted_with_rates((3, 2, 1)), Drawer()
+    (last,) = run(wanted, proxy.Surroundings(slot, drawer), wanted.evaluation.rungs.ladder[2:])
+    assert last.replicates == run(wanted, proxy.Surroundings(slot))[-1].replicates
+    assert drawer.held is not None and sorted(drawer.held.steps) == [10, 20, 30]
+
+
+def test_learning_rates_that_join_are_trained_from_the_start(slot: exclusive.Slot) -> None:
+    drawer = Drawer()
+    first, second, last = run(wanted_with_rates((1, 1, 3)), proxy.Surroundings(slot, drawer))
+    every = run(wanted_with_rates((3, 3, 3)), proxy.Surroundings(slot))
+    assert first.metrics["learning_rate"] == second.metrics["learning_rate"] == 1e-7
+    assert last.replicates == every[-1].replicates
+    assert drawer.held is not None and drawer.held.steps == (30, 30, 30)
+
+
+def test_a_learning_rate_that_diverges_is_left_behind_first(slot: exclusive.Slot) -> None:
+    wanted = plan(steps=(4, 8), learning_rates=[3e38, 1e-7])
+    rungs = wanted.evaluation.rungs.model_copy(update={"learning_rates": (2, 1)})
+    wanted = dataclasses.replace(wanted, evaluation=wanted.evaluation.model_copy(update={"rungs": rungs}))
+    assert [reached.metrics["learning_rate"] for reached in run(wanted, proxy.Surroundings(slot))] == [1e-7, 1e-7]

@@ -91,6 +91,20 @@ def test_the_remaining_rungs_go_on_from_the_folder(tmp_path: Path) -> None:
     assert [numbers(report) for report in rest] == [numbers(report) for report in whole[1:]]
 
 
+def test_learning_rates_that_were_left_behind_stay_so_in_the_folder(tmp_path: Path) -> None:
+    training = {"batch": 4, "learning_rates": [1e-7, 0.01], "seeds": 1}
+    given = {"rungs": {"steps": [4, 8, 12], "learning_rates": [2, 1, 1]}, "training": training}
+    settings = EvaluationSettings.model_validate({**SETTINGS, **given})
+    changed: dict[str, Any] = {"evaluation": settings.model_dump_json(), "rungs": settings.rungs.ladder}
+    whole = list(evaluate(job(tmp_path / "whole", **changed)))
+    begun = evaluate(job(tmp_path / "parts", **changed))
+    next(begun), next(begun)
+    del begun
+    rest = list(evaluate(job(tmp_path / "parts", **{**changed, "rungs": settings.rungs.ladder[2:]})))
+    assert [numbers(report) for report in rest] == [numbers(report) for report in whole[2:]]
+    assert whole[1].metrics["learning_rate"] == whole[2].metrics["learning_rate"]
+
+
 def test_a_drain_puts_the_work_down_and_it_goes_on_later(tmp_path: Path) -> None:
     whole = list(evaluate(job(tmp_path / "whole")))
     flag = tmp_path / "parts" / "s" / "drain"
