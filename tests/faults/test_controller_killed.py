@@ -7,6 +7,7 @@ Four simulated workers have trials under way at every kill; the resumed search e
 import os
 import random
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -43,3 +44,16 @@ def test_nothing_is_lost_or_done_twice(drill: Any, undisturbed: list[Any], outco
     with Store.open(f"sqlite:///{drill.folder('killed')}/runs/hybridsearch.db", create=False) as store:
         ends = Counter(event.trial for event in store.events("drill") if event.kind in ("finished", "stopped"))
     assert set(ends.values()) == {1}
+
+
+def test_a_second_controller_is_refused_with_the_owners_name(drill: Any) -> None:
+    first = drill.start("owned", "search", "drill.yaml", "--budget", "590trials")
+    drill.wait_for("owned", first, 0)
+    second = drill.start("owned", "resume", "drill")
+    code, alive = second.wait(120), first.poll() is None
+    first.kill()
+    first.wait()
+    assert alive, "the first was over too soon to be in the way"
+    assert code == 2
+    (said,) = [line for line in (drill.folder("owned") / "log.txt").read_text().splitlines() if "is run by" in line]
+    assert f"study `drill` is run by {socket.gethostname()}:{first.pid}, last seen " in said

@@ -131,4 +131,5 @@ def check(drill: Drill) -> None:
     assert again == {4: 1, 5: 1}
     front = drill.said().splitlines()[-1]
     assert front.startswith("front ") and not {int(n) for n in front.split()[1:]} & set(EXPECTED)
+    assert drill.said().count("the search goes on without it") == ROUNDS + 1, "no MLflow server answers"
     assert "Traceback" not in drill.said()
