@@ -5,6 +5,7 @@ Only ratios count: what a trial costs from there on is taken to grow alike.
 """
 
 from collections.abc import Callable, Iterable
+from operator import attrgetter
 
 import numpy as np
 
@@ -16,6 +17,8 @@ from hybridsearch.search_spaces.space import Space
 
 ENOUGH = 4
 """Timed trials before there is a model of seconds."""
+LATEST = 80
+"""Most trials that it is fitted to."""
 BEYOND = 2.0
 """Times the largest seconds that were seen, and part of the least: nothing is foretold outside of that."""
 
@@ -23,7 +26,8 @@ BEYOND = 2.0
 def cost_of(trials: Iterable[Observation], space: Space) -> Callable[[Floats], Floats]:
     """A function of terms (n, terms) that gives relative costs (n,), all above 0."""
     chain = chain_of(space)
-    known = [(row, o.seconds) for o in trials if o.seconds > 0 and (row := row_of(space, o.architecture)) is not None]
+    timed = sorted((o for o in trials if o.seconds > 0), key=attrgetter("trial"))[-LATEST:]
+    known = [(row, o.seconds) for o in timed if (row := row_of(space, o.architecture)) is not None]
     if len(known) < ENOUGH:
         layers = [chain.names.index(f"count {group}") for group in GROUPS]
         return lambda rows: rows[:, layers].sum(axis=1)
