@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Model = TypeVar("Model", bound=BaseModel)
 KeyPath = tuple[str | int, ...]
+MOST_VALUES = 100_000
+"""Of a file: a few references to references stand for more values than memory holds."""
 EXPECTED = "expected "
 PLAIN = {
     "missing": "missing",
@@ -26,6 +28,7 @@ PLAIN = {
     **dict.fromkeys(("float_type", "float_parsing"), "expected a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "expected true or false"),
     "string_type": "expected text",
+    "finite_number": "expected a finite number",
     **dict.fromkeys(("dict_type", "mapping_type", "model_type", "model_attributes_type"), "expected keys and values"),
     **dict.fromkeys(("list_type", "tuple_type"), "expected a list"),
     "literal_error": "expected {expected}",
@@ -74,11 +77,16 @@ class Document:
             data: Any = yaml.safe_load(text) if node is not None else {}
         except yaml.YAMLError as error:
             raise InvalidFile(f"{source}: not valid YAML: {_one_line(error)}") from None
+        except RecursionError:
+            raise InvalidFile(f"{source}: nested too deeply") from None
         if not isinstance(data, dict):
             raise InvalidFile(f"{source}: expected keys and values, found {type(data).__name__}")
         self.data: dict[str, Any] = data
         if node is not None:
-            self._index(node, ())
+            try:
+                self._index(node, ())
+            except RecursionError:
+                raise InvalidFile(f"{source}: a value refers to itself; write it out") from None
 
     @classmethod
     def of(cls, data: Mapping[str, Any], source: str) -> "Document":
@@ -113,6 +121,8 @@ class Document:
 
     def _index(self, node: yaml.Node, path: KeyPath) -> None:
         self.lines[path] = node.start_mark.line + 1
+        if len(self.lines) > MOST_VALUES:
+            raise InvalidFile(f"{self.source}: more than {MOST_VALUES:,} values; references (`*name`) count each time")
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 here = (*path, key.value)
@@ -230,6 +240,8 @@ def parse_value(text: str) -> Any:
 def _one_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if problem.startswith("but ") and getattr(error, "context", None):  # half a sentence
+        problem = f"{getattr(error, 'context', '')}, {problem}"
     return f"line {mark.line + 1}: {problem}" if mark is not None else problem
 
 

@@ -112,6 +112,31 @@ def test_a_wrong_file_is_named_with_its_line(cli: Cli) -> None:
     assert "wrong.yaml, line 3: `budget.trails`: unknown key" in result.err
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "wrong.yaml, line 1: `space`: missing"),
+        ("- space", "expected keys and values, found list"),
+        ("space: [1", "not valid YAML"),
+        ("space: tiny\n---\nspace: tiny", "expected a single document in the stream, but found another document"),
+        ("space: !!python/object/apply:os.system [true]", "could not determine a constructor for the tag"),
+        ("space: &a {x: *a}", "a value refers to itself"),
+        ("space: " + "[" * 3000, "nested too deeply"),
+        ("space: tiny\nseed: .nan", "line 2: `seed`: expected a finite number"),
+        (
+            "a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n"
+            + "".join(f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(8)),
+            "more than 100,000 values",
+        ),
+    ],
+)
+def test_yaml_that_is_no_search_is_one_line(cli: Cli, text: str, said: str) -> None:
+    Path("wrong.yaml").write_text(text)
+    result = cli("search", "wrong.yaml")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert said in result.err
+
+
 def test_a_wrong_space_inside_a_search_is_named_with_its_line(cli: Cli) -> None:
     text = Path("try.yaml").read_text().replace("heads: 2, head_dim: 8", "haeds: 2, head_dim: 8")
     Path("try.yaml").write_text(text)
