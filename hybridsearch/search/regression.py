@@ -11,6 +11,9 @@ SIGNALS = (0.05, 0.2, 0.6, 1.5)
 """Candidates for the standard deviation of the weights, in units of the standardised target and the terms' spreads."""
 NOISES = (0.02, 0.06, 0.15, 0.3, 0.6, 1.0)
 """Candidates for the standard deviation of the noise, in the same units."""
+GRID = np.array([(signal, noise) for signal in SIGNALS for noise in NOISES])
+TINY = 1e-12
+"""Share of the largest squared singular value below which a direction was not seen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ def fit_all(rows: Floats, targets: Floats, spreads: Floats, noise: Floats) -> li
     """
     designs: dict[bytes, _Design] = {}
     models = []
-    for target, extra in zip(targets.T, noise.T, strict=True):
+    for target, extra in zip(np.ascontiguousarray(targets.T), noise.T, strict=True):
         # Rows with further noise count less: all are divided by what they have beyond the usual noise of about 0.3.
         weight = 1.0 / np.sqrt(1.0 + extra / (0.3 * (float(target.std()) or 1.0)) ** 2)
         key = weight.tobytes()
@@ -122,8 +125,17 @@ class _Design:
         self.spreads, self.weight = spreads, weight
         self.share = weight**2 / np.sum(weight**2)
         self.middle: Floats = self.share @ rows
-        scaled = (rows - self.middle) * spreads * weight[:, None]
-        self.u, self.s, self.directions = np.linalg.svd(scaled, full_matrices=False)
+        self.scaled: Floats = (rows - self.middle) * spreads * weight[:, None]
+        # The singular values and directions of the rows, at a third of what taking the rows themselves apart costs.
+        squares, directions = np.linalg.eigh(self.scaled.T @ self.scaled)
+        known = squares > TINY * squares[-1]
+        self.s: Floats = np.sqrt(squares[known])
+        self.directions: Floats = directions.T[known]
+
+    def seen(self, targets: Floats) -> Floats:
+        """The targets along the directions."""
+        along: Floats = self.directions @ (self.scaled.T @ targets) / self.s
+        return along
 
 
 def _fit(design: _Design, targets: Floats, scale: Scale) -> tuple[float, Model]:
@@ -131,20 +143,14 @@ def _fit(design: _Design, targets: Floats, scale: Scale) -> tuple[float, Model]:
     unit, centre = float(z.std()) or 1.0, float(design.share @ z)
     y = (z - centre) / unit * design.weight
     s, directions, spreads = design.s, design.directions, design.spreads
-    seen = design.u.T @ y
+    seen = design.seen(y)
     rest = max(float(y @ y - seen @ seen), 0.0)
     left = len(y) - len(s)
-    best: tuple[float, float, float] | None = None
-    for signal in SIGNALS:
-        for spread in NOISES:
-            variance = (s * signal) ** 2 + spread**2
-            evidence = -0.5 * float(
-                np.sum(seen**2 / variance + np.log(variance)) + rest / spread**2 + 2 * left * np.log(spread)
-            )
-            if best is None or evidence > best[0]:
-                best = (evidence, signal, spread)
-    assert best is not None
-    evidence, signal, spread = best
+    variance = (s * GRID[:, :1]) ** 2 + GRID[:, 1:] ** 2
+    fitted = np.sum(seen**2 / variance + np.log(variance), axis=1)
+    evidences = -0.5 * (fitted + rest / GRID[:, 1] ** 2 + 2 * left * np.log(GRID[:, 1]))
+    best = int(evidences.argmax())
+    evidence, (signal, spread) = float(evidences[best]), GRID[best].tolist()
     known = (s * signal) ** 2 / ((s * signal) ** 2 + spread**2)
     gain = s * signal**2 / ((s * signal) ** 2 + spread**2)
     mean = spreads * (directions.T @ (gain * seen))
