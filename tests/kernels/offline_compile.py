@@ -3,7 +3,8 @@
     TRITON_INTERPRET=0 python tests/kernels/offline_compile.py gated_delta '[["bfloat16", 64, 64, true]]'
 
 takes a folder beside this file and the arguments of some calls of `launch_all` in its `launches.py`, and prints one
-JSON line a kernel: registers, bytes spilled, bytes of shared memory, and the number of wgmma instructions.
+JSON line a kernel: registers, bytes spilled, bytes of shared memory, the number of wgmma instructions, and how many
+float32 multiplications of the PTX the machine code does without.
 """
 
 import importlib.util
@@ -93,6 +94,20 @@ def assembled(ptx: str) -> str:
     return run.stderr
 
 
+def merged(kernel: Any) -> int:
+    """Multiplications of the PTX that the machine code lacks; below 0 where ptxas unrolled a loop.
+
+    ptxas takes two equal expressions of an accumulator for one, although products were added to it in place (wgmma)
+    between them: then a whole tile's multiplications are missing, and a sum is wrong.
+    """
+    tool = Path(triton.__file__).parent / "backends/nvidia/bin/nvdisasm"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        code = subprocess.run([str(tool), file.name], capture_output=True, text=True, check=True).stdout
+    return len(re.findall(r"(?:fma\.rn|mul)\.f32", kernel.asm["ptx"])) - len(re.findall(r"\bF(?:FMA|MUL)\b", code))
+
+
 def compiled(launch: Launch) -> dict[str, Any]:
     options = {name: launch[2][name] for name in ("num_warps", "num_stages") if name in launch[2]}
     kernel = triton.compile(source(launch), target=GPUTarget("cuda", 90, 32), options=options)
@@ -105,6 +120,7 @@ def compiled(launch: Launch) -> dict[str, Any]:
         "spilled": int(spilled[1]),
         "shared": kernel.metadata.shared,
         "wgmma": kernel.asm["ptx"].count("wgmma.mma_async"),
+        "merged": merged(kernel),
     }
 
 

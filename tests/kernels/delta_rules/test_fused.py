@@ -116,9 +116,9 @@ def test_every_tile_on_the_gpu(
         pytest.skip(rule.refuses(device, dtype, sizes[0]))
     ungated = {"gated": False, "stateful": False}
     for case in ({}, {"decay": (-5.0, 0.0), "stateful": False} if rule.by_channel else ungated, {"groups": 2}):
-        # dg is a small difference of large sums, and few key columns average few roundings; without decay, and with
-        # beta to 2 reflecting, the roundings of the state stay.
-        rough = 1.2e-2 if "gated" in case else 8e-3 if sizes[0] <= 32 else TOLERANCES[dtype]
+        # Without decay, and with beta to 2 reflecting, the roundings of the state stay. 16 key channels with a decay
+        # each average few roundings: 0.51 % in dk and dg.
+        rough = 1.2e-2 if "gated" in case else 6e-3 if rule.by_channel and sizes[0] < 32 else TOLERANCES[dtype]
         tolerance = rough if dtype == torch.bfloat16 else TOLERANCES[dtype]
         options = {**case, "dtype": dtype, "segments": segments, "tolerance": tolerance}
         compare(rule, draw, results, device, 2, 700, 2, *sizes, **options)

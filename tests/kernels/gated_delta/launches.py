@@ -10,15 +10,13 @@ def launch_all(element: str, key_size: int, value_size: int, gated: bool) -> Non
     dtype = getattr(torch, element)
     q = torch.zeros(1, 256, 1, key_size, dtype=dtype)
     v = torch.zeros(1, 256, 1, value_size, dtype=dtype)
-    gates = torch.zeros(1, 256, 1)
+    beta = torch.zeros(1, 256, 1)
     state = torch.zeros(1, 1, key_size, value_size)
-    decay = gates if gated else None
-    for segments in (1, 2):
-        saved = operators.gated_delta(q, q, v, decay, gates, state, 1.0, segments, True)
-        operators.gated_delta_backward(v, state, q, q, v, gates, *saved[2:], 1.0, segments, gated)
+    decay = beta if gated else None
     lasting = torch.ones(1, -(-256 // chunk(dtype)), 1)
-    saved = operators.gated_delta(q, q, v, decay, gates, state, 1.0, 1, True, lasting)
-    operators.gated_delta_backward(v, state, q, q, v, gates, *saved[2:], 1.0, 1, gated, lasting)
-    operators.gated_delta(q, q, v, decay, gates, None, 1.0, 1, False)
-    token = (q[:, 0], q[:, 0], v[:, 0], None if decay is None else decay[:, 0], gates[:, 0])
+    for segments, strength, writes in ((1, beta, None), (2, beta, None), (1, beta.to(dtype), None), (1, beta, lasting)):
+        saved = operators.gated_delta(q, q, v, decay, strength, state, 1.0, segments, True, writes)
+        operators.gated_delta_backward(v, state, q, q, v, strength, *saved[2:], 1.0, segments, gated, writes)
+    operators.gated_delta(q, q, v, decay, beta, None, 1.0, 1, False)
+    token = (q[:, 0], q[:, 0], v[:, 0], None if decay is None else decay[:, 0], beta[:, 0])
     operators.gated_delta_step(*token, state, 1.0)
