@@ -4,8 +4,8 @@
 
 dV = A^T (P^T dO + beta exp(gl - gc) K dS') and dS = exp(gl) dS' + (scale exp(gc) Q)^T dO - (exp(gc) K)^T dV run over
 the chunks from the last to the first; then every chunk alone finds dq, dk, dg and dbeta from dO E^T, dV E^T, dO S^T,
-dV S^T and E dS'^T: neither A nor Q K^T nor K K^T is needed again. A transposed product is computed from its operands
-(E dO^T for (dO E^T)^T): a transposed accumulator as left operand is miscompiled on Hopper before Triton 3.7.1.
+dV S^T and E dS'^T, without A; only dg asks for P and K K^T again. A transposed accumulator as left operand is
+miscompiled on Hopper before Triton 3.7.1: what is needed both ways is stored and loaded.
 """
 
 import triton
