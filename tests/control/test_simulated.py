@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hybridsearch.control import replay, simulated
+from hybridsearch.control import loop, replay, simulated
 from hybridsearch.control.launch import start
 from hybridsearch.control.places import places
 from hybridsearch.control.snapshot import Silent
@@ -106,6 +106,7 @@ def test_the_time_is_that_of_the_busiest_worker(table: Table, tmp_path: Path) ->
 def test_the_benchmark_in_memory_decides_as_the_store_does(
     table: Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stopping: str
 ) -> None:
+    monkeypatch.setattr(loop, "SHOW_SECONDS", loop.SHOW_SECONDS)  # the benchmark sets it for its whole process
     benchmarks = Path(__file__).parents[2] / "benchmarks"
     monkeypatch.syspath_prepend(benchmarks)
     fast = loaded(benchmarks / "search_on_table.py")
