@@ -93,7 +93,8 @@ class Transactions:
                     self._doubt.commit = False
             except DBAPIError as error:
                 if is_lost(error):
-                    raise ConnectionLost(f"store {self.shown}: the server has gone away") from error
+                    said = "the server has gone away; check that it runs, and go on: all that was recorded is kept"
+                    raise ConnectionLost(f"store {self.shown}: {said}") from error
                 raise
 
     def _connected(self, engine: Engine) -> Connection:
