@@ -8,6 +8,7 @@ constraints' violation is one Optuna constraint, and trials that are still runni
 
 import random
 from collections.abc import Iterator
+from copy import copy
 from functools import lru_cache
 from typing import Any
 
@@ -135,29 +136,50 @@ def _new(trial: Observation) -> bool:
 
 
 def _scored(cohort: Cohort, members: list[Observation], space: Space) -> list[FrozenTrial]:
-    distributions = _distributions(_Same(space))
-    return [
-        create_trial(
-            state=TrialState.COMPLETE,
-            params=values,
-            distributions=distributions,
-            values=cohort.score(member).minimised,
-            constraints={"violation": cohort.score(member).violation},
-        )
-        for member in members
-        if (values := _values(_Same(space), member.architecture)) is not None
+    scores = map(cohort.score, members)
+    told = [
+        _told(_Same(space), member.architecture, TrialState.COMPLETE, score.minimised, score.violation)
+        for member, score in zip(members, scores, strict=True)
     ]
+    return [trial for trial in told if trial is not None]
 
 
 def _unscored(
     trials: list[Observation] | tuple[Observation, ...], space: Space, state: TrialState
 ) -> list[FrozenTrial]:
-    distributions = _distributions(_Same(space))
-    return [
-        create_trial(state=state, params=values, distributions=distributions, constraints={"violation": UNFINISHED})
-        for trial in trials
-        if (values := _values(_Same(space), trial.architecture)) is not None
-    ]
+    told = [_told(_Same(space), trial.architecture, state, None, UNFINISHED) for trial in trials]
+    return [trial for trial in told if trial is not None]
+
+
+class _Told(FrozenTrial):
+    """A trial that Optuna was told before and may be told again.
+
+    Optuna checks and copies whatever it is told, to set its number. Nothing else of it ever changes, so one check and a
+    copy of the outside will do: it leaves a quarter of the time of an ask of TPE.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> FrozenTrial:
+        return copy(self)
+
+    def _validate(self) -> None:
+        """`create_trial` has."""
+
+
+@lru_cache(maxsize=1024)
+def _told(
+    space: _Same, architecture: str, state: TrialState, values: tuple[float, ...] | None, violation: float
+) -> FrozenTrial | None:
+    """A trial for Optuna; None outside the flat encoding."""
+    params = _values(space, architecture)
+    if params is None:
+        return None
+    made = create_trial(
+        state=state, params=params, distributions=_distributions(space), values=values,
+        constraints={"violation": violation},
+    )  # fmt: skip
+    told = _Told.__new__(_Told)
+    told.__dict__.update(made.__dict__)
+    return told
 
 
 @lru_cache(maxsize=4096)
