@@ -148,12 +148,12 @@ def _store(place: Session) -> Iterator[Finding]:
 
 
 def _mlflow(place: Session) -> Iterator[Finding]:
-    from hybridsearch.reporting.mlflow_places import shown
+    from hybridsearch.reporting.mlflow_places import is_server, shown
 
     uri = place.tracking_uri()
     if uri is None:
         yield Finding("warn", "tracking", "switched off: searches are recorded in the store alone", "drop --tracking")
-    elif uri.startswith(("http://", "https://")):
+    elif is_server(uri):
         yield _server(uri, shown(uri))
     else:
         yield Finding("ok", "tracking", f"{shown(uri)}; `hybridsearch ui` shows it")

@@ -84,6 +84,10 @@ def options(
 
     The options below may stand before or after a verb.
     """
+    if tracking not in (None, "none"):
+        from hybridsearch.reporting import mlflow_places
+
+        mlflow_places.check(str(tracking))
     context.obj = Session(root=root, store=store, tracking=tracking, verbose=verbose, quiet=quiet)
 
 

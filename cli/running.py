@@ -112,7 +112,11 @@ def tell_interrupted(session: Session, study: str) -> None:
 
 
 def _next_commands(session: Session, study: str, *, mlflow: bool) -> None:
+    from hybridsearch.reporting import mlflow_places
+
     options = session.options()
-    if mlflow:
+    if mlflow and session.tracking and mlflow_places.is_server(session.tracking):
+        show.line(f"look at it:     {mlflow_places.shown(session.tracking)}    (MLflow)")
+    elif mlflow:
         show.line(f"look at it:     hybridsearch ui{options}    (MLflow, on http://127.0.0.1:5000)")
     show.line(f"take the knee:  hybridsearch export {study} --pick knee --out best.yaml{options}")

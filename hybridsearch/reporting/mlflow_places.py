@@ -8,11 +8,30 @@ from pathlib import Path
 from hybridsearch.errors import InvalidSetting
 
 SQLITE = "sqlite:///"
+SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https")
 
 
 def default_uri(runs: Path) -> str:
     """The tracking URI of a runs folder: a SQLite file in it."""
     return f"{SQLITE}{runs.resolve() / 'mlflow.db'}"
+
+
+def check(uri: str) -> None:
+    """Refuse what is no tracking URI; whether somebody answers there is seen when it is used.
+
+    Raises:
+        InvalidSetting: its scheme is none that MLflow tracks to.
+    """
+    scheme = uri.partition("://")[0].partition("+")[0]
+    if "://" not in uri or scheme not in SCHEMES:
+        raise InvalidSetting(
+            f"tracking URI `{shown(uri)}` is not understood; write sqlite:///runs/mlflow.db, http://host:5000, or none"
+        )
+
+
+def is_server(uri: str) -> bool:
+    """Whether the URI is a server's address, whose pages a browser shows."""
+    return uri.startswith(("http://", "https://"))
 
 
 def database_file(uri: str) -> Path | None:
@@ -51,7 +70,7 @@ def serve_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[s
     Raises:
         InvalidSetting: the URI is a server already, or its SQLite file does not exist.
     """
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         raise InvalidSetting(f"{shown(uri)} is an MLflow server already; open it in the browser")
     database = database_file(uri)
     if database is not None and not database.exists():

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from hybridsearch.cli import ui
+from hybridsearch.cli import running, ui
+from hybridsearch.cli.session import Session
 
 Cli = Callable[..., Any]
 SMALL = ("--contexts", "16,32", "--batches", "1,2", "--decode", "2", "--repeats", "3", "--vocabulary", "64")
@@ -90,3 +91,22 @@ def test_ui_refuses_a_taken_port_a_missing_database_and_no_tracking(cli: Cli) ->
     assert (result.code, result.err.count("\n")) == (2, 1)
     assert f"port {port} is taken" in result.err
     assert "no such file" in cli("ui", "--tracking", "sqlite:////nowhere/m.db").err
+
+
+@pytest.mark.parametrize("uri", ["ftp://x", "mlruns", "sqlite:mlflow.db", "://", "http//host:5000"])
+def test_what_is_no_tracking_uri_is_refused_before_anything_starts(cli: Cli, uri: str) -> None:
+    for verb in (["search", "try.yaml"], ["ui"], ["doctor"]):
+        result = cli(*verb, "--tracking", uri)
+        assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+        assert f"tracking URI `{uri}` is not understood; write sqlite:///" in result.err
+    assert not Path("runs").exists()
+
+
+def test_a_server_of_ones_own_is_named_as_the_place_to_look(capsys: pytest.CaptureFixture[str]) -> None:
+    for tracking, said in (
+        ("http://me:secret@host:5000", "look at it:     http://me:***@host:5000    (MLflow)"),
+        ("sqlite:///m.db", "look at it:     hybridsearch ui --tracking sqlite:///m.db"),
+        (None, "look at it:     hybridsearch ui    (MLflow"),
+    ):
+        running._next_commands(Session(tracking=tracking), "try", mlflow=True)
+        assert capsys.readouterr().out.startswith(said)
