@@ -60,7 +60,7 @@ def test_a_spoilt_process_is_not_used_again_and_a_slow_one_is_left(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # type: ignore[no-untyped-call]
-    monkeypatch.setattr(paces, "SHORTEST_SECONDS", 1.0)
+    monkeypatch.setattr(paces, "SHORTEST_SECONDS", 6.0)
     search = make(budget={"trials": 7}, workers={"count": 1}, stopping="off")
     controller = search.controller()
     begin = time.monotonic()
