@@ -10,7 +10,13 @@ dG = q dq - k dk, to which the end of the chunk adds <S', dS'>; dg is dG summed 
 import triton
 import triton.language as tl
 
-from hybridsearch.kernels.linear_attention.triton_forward import RUN_TIME, border
+from hybridsearch.kernels.linear_attention.triton_forward import (
+    RUN_TIME,
+    decay_from_border,
+    is_paired,
+    nearest_level,
+    scaled,
+)
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -229,39 +235,43 @@ def add_pairs(
     other,
     gates,
     plane,
-    d_scores,
+    one,
+    two,
+    scale,
     rows,
     columns,
     inside,
+    near,
     K: tl.constexpr,
-    NEAR: tl.constexpr,
     SIGN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Adds what the pairs i > j of a chunk give to dq (own q, other k, SIGN 1) or dk (SIGN -1), and to q dq - k dk.
 
-    In blocks as in `prepare_kernel`. q dq - k dk is of the very numbers that are multiplied: so what rounding adds to a
-    pair's q dq, its k dk takes away again. Inputs are loaded again for every block size: to keep them, in the layouts
-    of loads and of products, would spill registers. Triton would keep them but for the barrier.
+    dA is scale `one` `two`^T, of dO and V or, transposed, of V and dO; levels are as in `prepare_kernel`. q dq - k dk
+    is of the very numbers that are multiplied: so what rounding adds to a pair's q dq, its k dk takes away again. dA is
+    found and inputs are loaded where they are needed, again and again: to keep them, in the layouts of loads and of
+    products, would spill registers. Triton would keep them but for the barriers.
     """
-    kind = d_scores.dtype
-    for level in range(NEAR, 6):
+    kind = one.dtype
+    FINE: tl.constexpr = PRECISION == "tf32x3"
+    for level in range(near, 6):
         tl.debug_barrier()
-        places = rows[:, None] * K + columns[None, :]
-        borders = border(rows, level)[:, None] * K + columns[None, :]
-        past = tl.load(gates + places) - tl.load(gates + borders)
-        if PRECISION == "tf32x3":
-            past += tl.load(gates + plane + places) - tl.load(gates + plane + borders)
-        past *= SIGN
-        factor = tl.exp2(tl.where(level == NEAR, past, -tl.abs(past)))
-        left = (tl.load(own, mask=inside[:, None], other=0.0).to(tl.float32) * factor).to(kind)
-        right = tl.load(other, mask=inside[:, None], other=0.0).to(tl.float32)
-        right = (right * tl.exp2(tl.where(level == NEAR, -past, -tl.abs(past)))).to(kind)
-        apart = rows[:, None] ^ rows[None, :]  # of which the highest bit is `level`, for the nearest at most that
-        paired = (apart >= tl.where(level == NEAR, 0, 1 << level)) & (apart < 2 << level)
-        found = tl.dot(tl.where(paired, d_scores, 0.0), right, input_precision=PRECISION)
+        past = decay_from_border(gates, plane, rows, columns, level, K, FINE)
+        _, right = scaled(other, -SIGN * past, inside[:, None], level, near)
+        paired = is_paired(rows, level, near)
+        if SIGN == 1:
+            paired &= rows[:, None] > rows[None, :]
+        else:  # Rows behind the last token are another sequence's: nothing may come from them.
+            paired &= (rows[:, None] < rows[None, :]) & inside[None, :]
+        d_scores = tl.dot(one, tl.trans(two), input_precision=PRECISION)
+        d_scores = tl.where(paired, d_scores * scale, 0.0).to(kind)
+        found = tl.dot(d_scores, right.to(kind), input_precision=PRECISION)
+        tl.debug_barrier()
+        past = decay_from_border(gates, plane, rows, columns, level, K, FINE)
+        factor, left = scaled(own, SIGN * past, inside[:, None], level, near)
         d_own += factor * found
-        d_sums += SIGN * left.to(tl.float32) * found
+        d_sums += SIGN * left.to(kind).to(tl.float32) * found
     return d_own, d_sums
 
 
@@ -277,6 +287,7 @@ def channel_inputs_backward_kernel(
     d_q,
     d_k,
     d_g,
+    at_ends,
     scale,
     tokens,
     heads,
@@ -289,68 +300,74 @@ def channel_inputs_backward_kernel(
     NEAR: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One chunk of one head, BK key channels with a decay each: dq, dk and dg. Grid: X N (K / BK)."""
+    """One chunk of one head, BK key channels with a decay each: dq, dk and dg. Grid: X N (K / BK).
+
+    What dg gets from the end of the chunk waits in `at_ends` [X, N, K], since in registers it would be spilled.
+    """
     PARTS: tl.constexpr = K // BK
     part = tl.program_id(0) % PARTS
     n = tl.program_id(0) // PARTS % chunks
     x = tl.program_id(0) // PARTS // chunks
     batch = x // heads
     head = x % heads
-    kind = v.dtype
+    kind = v.dtype.element_ty
 
     rows = tl.arange(0, C)
     columns = part * BK + tl.arange(0, BK)
     inside = rows < tokens - n * C
-    at = x * chunks + n
-    gates += at.to(tl.int64) * (C * K)
-
+    at = (tl.program_id(0) // PARTS).to(tl.int64)
+    gates += at * (C * K)
     first = (batch.to(tl.int64) * tokens + n * C) * heads + head
-    offsets = first * K + rows[:, None] * (heads * K) + columns[None, :]
+    q += first * K
+    k += first * K
+    offsets = rows[:, None] * (heads * K) + columns[None, :]
     gate_offsets = rows[:, None] * K + columns[None, :]
-    sums = tl.load(gates + gate_offsets)
-    whole = tl.load(gates + (C - 1) * K + columns)
-    values = v.load([batch, n * C, head * V]).reshape(C, V)
-    d_out = d_output.load([batch, n * C, head * V]).reshape(C, V)
-    befores += at.to(tl.int64) * (V * K)
-    d_afters += at.to(tl.int64) * (V * K)
+    v += first * V
+    d_output += first * V
+    outputs = rows[:, None] * (heads * V) + tl.arange(0, V)[None, :]
+    befores += at * (V * K)
+    d_afters += at * (V * K)
     states = tl.arange(0, V)[:, None] * K + columns[None, :]
 
-    exact_scores = tl.dot(d_out, tl.trans(values), input_precision=PRECISION) * scale
-    # A token's score with itself knows no decay: among the products it would leave its rounding in dg.
-    own_score = tl.sum(tl.where(rows[:, None] == rows[None, :], exact_scores, 0.0), 1)[:, None]
-    d_scores = tl.where(rows[:, None] > rows[None, :], exact_scores, 0.0).to(kind)
-    d_query = tl.dot(d_out, tl.load(befores + states), input_precision=PRECISION) * (tl.exp2(sums) * scale)
-    d_sums = tl.load(q + offsets, mask=inside[:, None], other=0.0).to(tl.float32) * d_query
-    d_query, d_sums = add_pairs(
-        d_query, d_sums, q + offsets, k + offsets, gates, plane, d_scores, rows, columns, inside, K, NEAR, 1, PRECISION
-    )
-    d_query += own_score * tl.load(k + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
-    tl.store(d_q + offsets, d_query.to(kind), mask=inside[:, None])
+    # All that comes from far is asked for at once: what this kernel takes is latency, three times what its bytes take.
+    sums = tl.load(gates + gate_offsets)
+    whole = tl.load(gates + (C - 1) * K + columns)
+    values = tl.load(v + outputs, mask=inside[:, None], other=0.0)
+    d_out = tl.load(d_output + outputs, mask=inside[:, None], other=0.0)
+    before_t = tl.load(befores + states)
+    d_after_t = tl.load(d_afters + states)
+    d_state = tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 0)  # <S, dS'> of each channel
+    own_end = tl.program_id(0) * BK + tl.arange(0, BK)
+    tl.store(at_ends + own_end, tl.exp2(whole) * d_state)
+    near = nearest_level(gates, columns, K, C, NEAR)
 
-    d_key = tl.dot(values, tl.load(d_afters + states), input_precision=PRECISION)
-    d_key *= tl.where(inside[:, None], tl.exp2(whole[None, :] - tl.load(gates + gate_offsets)), 0.0)
+    # A token's score with itself knows no decay: among the products it would leave its rounding in dg.
+    own_score = tl.sum(d_out.to(tl.float32) * values.to(tl.float32), 1)[:, None] * scale
+    d_query = tl.dot(d_out, before_t, input_precision=PRECISION) * (tl.exp2(sums) * scale)
+    d_sums = tl.load(q + offsets, mask=inside[:, None], other=0.0).to(tl.float32) * d_query
+    d_query += own_score * tl.load(k + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
+    d_query, d_sums = add_pairs(
+        d_query, d_sums, q + offsets, k + offsets, gates, plane, d_out, values, scale, rows, columns, inside, near,
+        K, 1, PRECISION
+    )  # fmt: skip
+    d_q.store([batch, n * C, head * K + part * BK], d_query.to(kind)[None, :, :])
+
+    d_key = tl.dot(values, d_after_t, input_precision=PRECISION)
+    past = tl.load(gates + (C - 1) * K + columns)[None, :] - tl.load(gates + gate_offsets)
+    d_key *= tl.where(inside[:, None], tl.exp2(past), 0.0)
     kept = tl.load(k + offsets, mask=inside[:, None], other=0.0).to(tl.float32) * d_key
     FINE: tl.constexpr = PRECISION == "tf32x3"
     if FINE:  # as in `inputs_backward_kernel`
-        at_end = tl.zeros((BK,), tl.float32)
         _, passed = tl.associative_scan((kept, kept * 0.0), 0, sums_before)
     else:
-        at_end = tl.sum(kept, 0)
+        tl.store(at_ends + own_end, tl.load(at_ends + own_end) + tl.sum(kept, 0))
         d_sums -= kept
-    # Rows behind the last token are another sequence's: nothing may come from them.
-    within = tl.where((rows[:, None] < rows[None, :]) & inside[None, :], scale, 0.0)
-    d_scores = (tl.dot(values, tl.trans(d_out), input_precision=PRECISION) * within).to(kind)  # now transposed
-    d_key, d_sums = add_pairs(
-        d_key, d_sums, k + offsets, q + offsets, gates, plane, d_scores, rows, columns, inside, K, NEAR, -1, PRECISION
-    )
     d_key += own_score * tl.load(q + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
-    tl.store(d_k + offsets, d_key.to(kind), mask=inside[:, None])
-    states = tl.arange(0, 16)[:, None] * K + columns[None, :]
-    d_state = tl.zeros((BK,), tl.float32)
-    for row in range(0, V, 16):  # <S, dS'> of each channel
-        before_t = tl.load(befores + row * K + states).to(tl.float32)
-        d_state += tl.sum(before_t * tl.load(d_afters + row * K + states).to(tl.float32), 0)
-    at_end += tl.exp2(tl.load(gates + (C - 1) * K + columns)) * d_state
+    d_key, d_sums = add_pairs(
+        d_key, d_sums, k + offsets, q + offsets, gates, plane, values, d_out, scale, rows, columns, inside, near,
+        K, -1, PRECISION
+    )  # fmt: skip
+    d_k.store([batch, n * C, head * K + part * BK], d_key.to(kind)[None, :, :])
     d_sums = tl.where(inside[:, None], d_sums, 0.0)
     if FINE:
         d_gates = tl.cumsum(d_sums, 0, reverse=True) + passed
@@ -360,4 +377,4 @@ def channel_inputs_backward_kernel(
         high = d_sums.to(kind)
         d_gates = tl.dot(from_end, high)
         d_gates = tl.dot(from_end, (d_sums - high.to(tl.float32)).to(kind), d_gates)
-    tl.store(d_g + offsets, d_gates + at_end[None, :], mask=inside[:, None])
+    d_g.store([batch, n * C, head * K + part * BK], (d_gates + tl.load(at_ends + own_end)[None, :])[None, :, :])

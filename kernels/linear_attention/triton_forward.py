@@ -22,6 +22,9 @@ import triton.language as tl
 LOG2E = tl.constexpr(1.4426950408889634)
 LOWEST_LOG_DECAY = tl.constexpr(-30.0)
 """A log decay below this counts as this: exp(-30) = 1e-13, and a sum that holds one is still exact to 4e-6."""
+GENTLE = tl.constexpr(-92.0)
+"""Log2 of the decay from the border of a block to its farthest token down to which the block is taken whole: its
+inverse is far below the largest float32, 2^128."""
 GATE_CHUNKS = tl.constexpr(8)
 
 RUN_TIME = ["tokens", "heads", "chunks", "segments", "span", "plane"]
@@ -72,6 +75,41 @@ def is_near(i, j, level):
     return (i >> (level + 1) == j >> (level + 1)) & (i > j)
 
 
+@triton.jit
+def nearest_level(gates, columns, K: tl.constexpr, C: tl.constexpr, NEAR: tl.constexpr):
+    """Log2 of the tokens that a block which is taken whole has to its border: all of a chunk of gentle decays."""
+    middle = tl.load(gates + (C // 2 - 1) * K + columns)
+    whole = tl.load(gates + (C - 1) * K + columns)
+    return tl.where(tl.min(tl.minimum(middle, whole - middle), 0) >= GENTLE, 5, NEAR)
+
+
+@triton.jit
+def is_paired(rows, level, near):
+    """Whether two rows meet across the border of a block of `level` or, at the nearest level, within such a block."""
+    half = rows >> level
+    apart = half[:, None] ^ half[None, :]
+    return (apart == 1) | ((apart == 0) & (level == near))
+
+
+@triton.jit
+def decay_from_border(gates, plane, rows, columns, level, K: tl.constexpr, FINE: tl.constexpr):
+    """G of each row less that of the border of its block."""
+    places = rows[:, None] * K + columns[None, :]
+    borders = border(rows, level)[:, None] * K + columns[None, :]
+    past = tl.load(gates + places) - tl.load(gates + borders)
+    if FINE:
+        past += tl.load(gates + plane + places) - tl.load(gates + plane + borders)
+    return past
+
+
+@triton.jit
+def scaled(x, past, inside, level, near):
+    """Rows of q or, with -past, of k, as they stand in a product of a level: float32 factor and product."""
+    found = tl.load(x, mask=inside, other=0.0).to(tl.float32)
+    factor = tl.exp2(tl.where(level == near, past, -tl.abs(past)))
+    return factor, found * factor
+
+
 @triton.jit(do_not_specialize=RUN_TIME)
 def prepare_kernel(
     q,
@@ -95,8 +133,9 @@ def prepare_kernel(
     """One chunk of one head with a decay a key channel: G, `reads`, `writes` and A. Grid: X N.
 
     No exponent can overflow: the later half of a block sees the earlier one through their border b, exp(G_i - G_b)
-    exp(G_b - G_j), in blocks of 64 rows, 32, and so on down to blocks of 2^(NEAR + 1), which are taken whole: they have
-    at most 2^NEAR tokens to their border, and a log decay below `lowest` counts as that.
+    exp(G_b - G_j), in blocks of 64 rows, 32, and so on down to those that are taken whole. These are the chunk itself
+    where it decays gently, else blocks of 2^(NEAR + 1) rows: they have at most 2^NEAR tokens to their border, and a log
+    decay below `lowest` counts as that.
     """
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks
@@ -131,16 +170,17 @@ def prepare_kernel(
     tl.store(reads + padded, (queries * tl.exp2(sums) * scale).to(kind))
     tl.store(writes + padded, (keys * tl.exp2(whole - sums)).to(kind))
 
-    borders = border(rows, NEAR)[:, None] * K + columns[None, :]
+    nearest = nearest_level(gates, columns, K, C, NEAR)
+    borders = border(rows, nearest)[:, None] * K + columns[None, :]
     past = sums - tl.load(gates + borders)
     if FINE:
         past += rest - tl.load(gates + plane + borders)
     left = (queries * tl.exp2(past)).to(kind)
     right = (keys * tl.exp2(-past)).to(kind)
     near = tl.dot(left, tl.trans(right), input_precision=PRECISION)
-    found = tl.where(is_near(rows[:, None], rows[None, :], NEAR), near, 0.0)
+    found = tl.where(is_near(rows[:, None], rows[None, :], nearest), near, 0.0)
     found += tl.where(rows[:, None] == rows[None, :], tl.sum(queries * keys, 1)[:, None], 0.0)
-    for level in range(NEAR + 1, 6):
+    for level in range(nearest + 1, 6):
         borders = border(rows, level)[:, None] * K + columns[None, :]
         past = sums - tl.load(gates + borders)
         if FINE:

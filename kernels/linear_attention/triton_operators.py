@@ -185,18 +185,18 @@ def _gated_linear_backward(
         chosen = tile("channel_inputs_backward" if vector else "inputs_backward", key_size, value_size, v.dtype)
         del sizes["VECTOR"]
         sizes |= {"BK": chosen.columns, "num_warps": chosen.warps, "num_stages": chosen.stages}
-        outputs = (_tokens(v, value_size), gates, _tokens(d_output, value_size))
-        results = (d_q, d_k, d_g, scale, tokens, heads, chunks)
         if vector:
             grid = (rows * chunks * (key_size // chosen.columns),)
-            states = (befores, d_afters)
-            near = NEAR[v.dtype][0]
+            at_ends = gates.new_empty((rows * chunks, key_size))
+            results = (*(_tokens(x, chosen.columns) for x in (d_q, d_k, d_g)), at_ends, scale, tokens, heads, chunks)
             channel_inputs_backward_kernel[grid](
-                q, k, *outputs, *states, *results, plane * key_size, NEAR=near, **sizes
+                q, k, v, gates, d_output, befores, d_afters, *results, plane * key_size, NEAR=NEAR[v.dtype][0], **sizes
             )
         else:
             tiles = (_tokens(x, chosen.columns) for x in (q, k))
             states = (_flat(x, value_size, chosen.columns) for x in (befores, d_afters))
+            outputs = (_tokens(v, value_size), gates, _tokens(d_output, value_size))
+            results = (d_q, d_k, d_g, scale, tokens, heads, chunks)
             inputs_backward_kernel[(rows * chunks,)](*tiles, *outputs, *states, *results, plane, **sizes)
     return d_q, d_k, d_v, d_g, d_initial
 
