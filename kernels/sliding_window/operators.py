@@ -11,7 +11,7 @@ from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hybridsearch.kernels.registration import define, differentiate, on
-from hybridsearch.kernels.sliding_window.tiles import tile
+from hybridsearch.kernels.sliding_window.tiles import reads_operands_by_head, tile
 from hybridsearch.kernels.sliding_window.triton_backward import keys_backward_kernel, queries_backward_kernel
 from hybridsearch.kernels.sliding_window.triton_forward import LOG2E, forward_kernel
 
@@ -73,10 +73,12 @@ def _sliding_window_backward(
         blocks, spans, span = _spans(tokens, window, sinks, chosen.rows, chosen.columns)
         shares = (1 + spans, batch, blocks * chosen.rows, groups)
         k_shares, v_shares = (q.new_empty((*shares, x.shape[-1]), dtype=torch.float32) for x in (k, v))
+        by_head = reads_operands_by_head(key_size, value_size, v.dtype)
+        tiles = _head_rows if by_head else _rows
         keys_backward_kernel[((-(-tokens // chosen.rows) + blocks * spans) * batch * groups,)](
-            _rows(q, chosen.columns), _rows(k, chosen.rows), _rows(v, chosen.rows), sums, deltas,
-            _rows(d_output, chosen.columns), d_k, d_v, k_shares, v_shares, factor, scale, *sizes, blocks, spans, span,
-            K=key_size, V=value_size, M=chosen.columns, N=chosen.rows, PRECISION=precision,
+            tiles(q, chosen.columns), tiles(k, chosen.rows), tiles(v, chosen.rows), sums, deltas,
+            tiles(d_output, chosen.columns), d_k, d_v, k_shares, v_shares, factor, scale, *sizes, blocks, spans, span,
+            K=key_size, V=value_size, M=chosen.columns, N=chosen.rows, PRECISION=precision, BY_HEAD=by_head,
             num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
     if blocks:
@@ -122,6 +124,12 @@ def aligned(x: Tensor) -> Tensor:
 def _rows(x: Tensor, rows: int) -> TensorDescriptor:
     """Tiles of `rows` tokens of one head of [B, T, heads, size]."""
     return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, rows, 1, x.shape[-1]])
+
+
+def _head_rows(x: Tensor, rows: int) -> TensorDescriptor:
+    """The same tiles, of the same numbers seen as [B, heads, T, size]."""
+    x = x.transpose(1, 2)
+    return TensorDescriptor(x, list(x.shape), list(x.stride()), [1, 1, rows, x.shape[-1]])
 
 
 def _precision(dtype: torch.dtype) -> str:

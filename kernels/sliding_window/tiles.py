@@ -44,6 +44,11 @@ def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Til
     return sizes[min(size for size in sizes if max(key_size, value_size) <= size)]
 
 
+def reads_operands_by_head(key_size: int, value_size: int, dtype: torch.dtype) -> bool:
+    """Whether "keys_backward" multiplies by warp groups, which read left operands in shared memory."""
+    return dtype == torch.bfloat16 and min(key_size, value_size) >= 64
+
+
 def padded_size(size: int) -> int:
     """The power of two, at least 16, that holds a key or value; padding with zeros changes nothing."""
     return max(16, 1 << (size - 1).bit_length())

@@ -101,6 +101,19 @@ def queries_backward_kernel(
 
 
 @triton.jit
+def operand_of(x, batch, first, head, ROWS: tl.constexpr, SIZE: tl.constexpr, BY_HEAD: tl.constexpr):
+    """`rows_of`, also of [B, heads, T, size]: with these axes left operands of products stay in shared memory.
+
+    Triton takes them to registers else, where the keys and values of all products would spill.
+    """
+    if BY_HEAD:
+        tile = x.load([batch, head, first, 0]).reshape(ROWS, SIZE)
+    else:
+        tile = rows_of(x, batch, first, head, ROWS, SIZE)
+    return tile
+
+
+@triton.jit
 def towards_keys(
     query, key, value, d_output, i, j, top, delta, d_k, d_v, factor, window, sinks,
     MASKED: tl.constexpr, PRECISION: tl.constexpr
@@ -146,6 +159,7 @@ def keys_backward_kernel(
     M: tl.constexpr,
     N: tl.constexpr,
     PRECISION: tl.constexpr,
+    BY_HEAD: tl.constexpr,
 ):
     """dK and dV of N keys of one key-value head. Grid: B G (T / N + blocks spans).
 
@@ -167,8 +181,8 @@ def keys_backward_kernel(
     keys = tl.arange(0, K)
     values = tl.arange(0, V)
     j = first + own
-    key = rows_of(k, batch, first, group, N, K)
-    value = rows_of(v, batch, first, group, N, V)
+    key = operand_of(k, batch, first, group, N, K, BY_HEAD)
+    value = operand_of(v, batch, first, group, N, V, BY_HEAD)
     # tiles of queries, by number: own ones [first / M, free), unmasked ones [free, edge), those at the edge [edge, far)
     free = (first + N) // M
     edge = free + tl.minimum(tl.maximum(window - N, 0) // M, tl.cdiv(tl.maximum(tokens - first - N, 0), M))
@@ -183,16 +197,16 @@ def keys_backward_kernel(
         place = (batch.to(tl.int64) * heads + head) * tokens
         for n in range(start, stop - skipped):
             m = tl.where((n >= free) & (share == 0), n + skipped, n) * M
-            query = rows_of(q, batch, m, head, M, K)
-            slope = rows_of(d_output, batch, m, head, M, V)
+            query = operand_of(q, batch, m, head, M, K, BY_HEAD)
+            slope = operand_of(d_output, batch, m, head, M, V, BY_HEAD)
             top = tl.load(sums + place + m + rows, mask=m + rows < tokens, other=0.0)
             delta = tl.load(deltas + place + m + rows, mask=m + rows < tokens, other=0.0)
             acc_k, acc_v = towards_keys(
                 query, key, value, slope, m + rows, j, top, delta, acc_k, acc_v, factor, window, sinks, True, PRECISION
             )
         for n in range(free, free + skipped):
-            query = rows_of(q, batch, n * M, head, M, K)
-            slope = rows_of(d_output, batch, n * M, head, M, V)
+            query = operand_of(q, batch, n * M, head, M, K, BY_HEAD)
+            slope = operand_of(d_output, batch, n * M, head, M, V, BY_HEAD)
             top = tl.load(sums + place + n * M + rows, mask=n * M + rows < tokens, other=0.0)
             delta = tl.load(deltas + place + n * M + rows, mask=n * M + rows < tokens, other=0.0)
             acc_k, acc_v = towards_keys(

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-SPILLED = {64: 0, 128: 256}
-"""Bytes a thread, by head size: Triton 3.6 spills 116, 3.7.1 200 in the kernel of dK and dV."""
+SPILLED = {64: 0, 128: 48}
+"""Bytes a thread, by head size: Triton 3.6 spills 28, 3.7.1 48 in the kernel of dK and dV, outside its inner loops."""
 
 
 @pytest.mark.parametrize("size", SPILLED)
