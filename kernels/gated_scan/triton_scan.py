@@ -201,8 +201,6 @@ def backward_kernel(
     if not SUMMARY:
         if ENDED:
             state = tl.load(d_last + batch * width + columns, mask=known, other=0.0)
-        if STARTED:
-            first = tl.load(initial + batch * width + columns, mask=known, other=0.0)
         if MOST > 1:
             state = state_before(
                 decays, ends, state, batch, segment, segments, -1, width, columns[None, :], is_column, MOST
@@ -212,14 +210,15 @@ def backward_kernel(
     places = lanes * RUN
     gradients = loaded(d_output, places, end, -1, width, columns[None, :], is_column, RUN)
     gates = loaded(g, places, end, -1, width, columns[None, :], is_column, RUN)
-    if not SUMMARY:
-        befores = loaded(output, places, ends_before, -1, width, columns[None, :], is_column, RUN)
     for start in range(0, end, LANES * RUN):
         left = end - start
         d_output -= LANES * RUN * width
         g -= LANES * RUN * width
         next_gradients = loaded(d_output, places, left - LANES * RUN, -1, width, columns[None, :], is_column, RUN)
         next_gates = loaded(g, places, left - LANES * RUN, -1, width, columns[None, :], is_column, RUN)
+        if not SUMMARY:
+            befores = loaded(output, places, ends_before - start, -1, width, columns[None, :], is_column, RUN)
+            output -= LANES * RUN * width
         a = tl.full((LANES, BD), 1.0, tl.float32)
         b = tl.zeros((LANES, BD), tl.float32)
         for u in tl.static_range(RUN):
@@ -232,13 +231,11 @@ def backward_kernel(
             total *= tl.sum(tl.where((lanes == LANES - 1)[:, None], a, 0.0), 0)
             now = b
         else:
-            output -= LANES * RUN * width
-            next_befores = loaded(
-                output, places, ends_before - start - LANES * RUN, -1, width, columns[None, :], is_column, RUN
-            )
             ones = tl.full((LANES, BD), 1.0, tl.float32)
             _, _, _, most_b = tl.associative_scan((a, b, ones, ones * 0.0), 0, composed_but_last)
             now = tl.where((lanes == 0)[:, None], state[None, :], most_b)
+            if STARTED:
+                first = tl.load(initial + batch * width + columns, mask=known, other=0.0)
             for u in tl.static_range(RUN):
                 inside = ((places + u) < left)[:, None] & is_column
                 offsets = -(places + u)[:, None] * width + columns[None, :]
@@ -251,7 +248,6 @@ def backward_kernel(
                 tl.store(d_g + offsets, (before * now).to(d_g.dtype.element_ty), mask=inside)
             d_x -= LANES * RUN * width
             d_g -= LANES * RUN * width
-            befores = next_befores
         state = tl.sum(tl.where((lanes == LANES - 1)[:, None], now, 0.0), 0)
         gradients = next_gradients
         gates = next_gates
