@@ -24,6 +24,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
 ]
+LONG = 600.0
+"""Seconds for which nobody may wait: the tests' own time limit is half of it."""
 SPOILT, SLOW, FULL, BROKEN = 4, 8, 5, 6
 """Trials with a CUDA error, with a slow worker, with a full disk, and with a kernel that does not compile."""
 
@@ -51,11 +53,10 @@ def failing(job: Job) -> Iterator[Report]:
             if job.trial == FULL and fidelity.rung == 1:
                 raise OSError(errno.ENOSPC, "No space left on device")
             if job.trial == SLOW and fidelity.rung == 1 and not again:
-                time.sleep(140)
+                time.sleep(LONG)
             yield report(job, fidelity.rung, fidelity.steps)
 
 
-@pytest.mark.timeout(150)
 def test_a_spoilt_process_is_not_used_again_and_a_slow_one_is_left(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,9 +64,7 @@ def test_a_spoilt_process_is_not_used_again_and_a_slow_one_is_left(
     monkeypatch.setattr(paces, "SHORTEST_SECONDS", 6.0)
     search = make(budget={"trials": 7}, workers={"count": 1}, stopping="off")
     controller = search.controller()
-    begin = time.monotonic()
     ray_tune.run(controller, failing, search.settings.workers, Cluster(address=None, log=str(tmp_path / "ray.log")))
-    assert time.monotonic() - begin < 140, "the search waited for the slow worker"
     ends = {t.number: (t.state, t.reason) for t in search.store.trials("s")}
     failures = {
         SPOILT: FailureReason.KERNEL,
@@ -88,11 +87,10 @@ def test_a_spoilt_process_is_not_used_again_and_a_slow_one_is_left(
 
 
 def lasting(job: Job) -> Iterator[Report]:
-    time.sleep(140)
+    time.sleep(LONG)
     yield from failing(job)
 
 
-@pytest.mark.timeout(150)
 def test_a_worker_that_ray_ends_for_the_memory_of_its_machine_ran_out_of_memory(
     make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
