@@ -93,7 +93,7 @@ class Event:
     """Something decided or noticed, to be recorded."""
 
     kind: str
-    """One word, e.g. `stop`, `promote`, `resume`; a change of state is recorded under the state's name."""
+    """One word, e.g. `promote`, `confirm`, `resume`; a change of state is recorded under the state's name."""
     message: str = ""
     """The reason in words."""
     trial: int | None = None

@@ -35,7 +35,7 @@ def database(
             store.add_trial("recall", candidate(number), sampler="random", seed=1)
             store.add_report("recall", report(number, 0, 0.25))
         store.record("recall", report(0, 1, 0.75), state=TrialState.FINISHED)
-        stop = Event(kind="stop", rung=0, rank=3, message="rank 3 of 4")
+        stop = Event(kind="stopped", rung=0, rank=3, message="rank 3 of 4")
         store.set_state("recall", 1, TrialState.STOPPED, event=stop)
     return tmp_path / "runs" / "hybridsearch.db"
 
