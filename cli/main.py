@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,12 +14,21 @@ import typer
 from hybridsearch import __version__
 from hybridsearch.cli import bench, doctor, export, pareto, resume, search, show, spaces, status, table, train, ui
 from hybridsearch.cli.session import DEFAULT_ROOT, Session
-from hybridsearch.errors import HybridSearchError
+from hybridsearch.errors import HybridSearchError, InvalidSetting
 
 WITH_VALUE = ("--root", "--store", "--tracking")
 FLAGS = ("-v", "--verbose", "-q", "--quiet")
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """What typer raises for a wrong command line; where its class lives depends on typer's version."""
+
+PLAIN = (
+    ("Value error, ", ""),
+    ("Input should be greater than or equal to", "must be at least"),
+    ("Input should be less than or equal to", "must be at most"),
+    ("Input should be a valid integer, .*", "expected a whole number"),
+    ("Input should be a valid number, .*", "expected a number"),
+)
+"""What typer's checks of values say, and the same in plain words."""
 
 app = typer.Typer(
     name="hybridsearch",
@@ -107,9 +117,9 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         0; 1 for an unexpected error; 2 for wrong input; 3 when nothing meets the constraints; 130 when interrupted.
     """
-    shared, rest = hoist(arguments)
-    verbose = "-v" in shared or "--verbose" in shared
+    verbose = "-v" in arguments or "--verbose" in arguments
     try:
+        shared, rest = hoist(arguments)
         code = app(args=[*shared, *rest], prog_name="hybridsearch", standalone_mode=False)
         sys.stdout.flush()
     except UsageError as error:
@@ -144,7 +154,11 @@ def _write_nowhere() -> None:
 
 
 def hoist(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The shared options, wherever they stand, and everything else."""
+    """The shared options, wherever they stand, and everything else.
+
+    Raises:
+        InvalidSetting: a value is missing.
+    """
     shared: list[str] = []
     rest: list[str] = []
     left = list(arguments)
@@ -153,7 +167,9 @@ def hoist(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         if word == "--":
             rest += [word, *left]
             break
-        if word in WITH_VALUE and left:
+        if word in WITH_VALUE:
+            if not left:  # said here: at its place before the verb it would take the verb for its value
+                raise InvalidSetting(f"option {word} needs a value; see `hybridsearch --help`")
             shared += [word, left.pop(0)]
         elif word in FLAGS or word.startswith(tuple(f"{option}=" for option in WITH_VALUE)):
             shared.append(word)
@@ -167,7 +183,9 @@ def _usage(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         show.note(context.get_help() if context else str(error))
         return 2
-    text = str(getattr(error, "format_message", lambda: str(error))()).replace("Value error, ", "")
+    text = str(getattr(error, "format_message", lambda: str(error))())
+    for words, plain in PLAIN:
+        text = re.sub(words, plain, text)
     where = f"; see `{context.command_path} --help`" if context else ""
     show.failure(text.rstrip(".") + where)
     return 2

@@ -1,5 +1,6 @@
 """`hybridsearch resume`: go on with a search that was interrupted, killed, or is to search longer."""
 
+from math import ceil
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -7,8 +8,9 @@ import typer
 from hybridsearch.cli import live, running, session, show
 
 if TYPE_CHECKING:
+    from hybridsearch.control.budget import Spent
     from hybridsearch.db.store import Store
-    from hybridsearch.settings import BudgetSettings, SearchSettings
+    from hybridsearch.settings import BudgetSettings
 
 EXAMPLES = show.examples(
     "hybridsearch resume quickstart",
@@ -33,13 +35,13 @@ def resume(
 ) -> None:
     """Go on with a study: interrupted trials first, from their checkpoints, then the rest of the budget."""
     from hybridsearch.control import launch, replay
-    from hybridsearch.control.budget import parse
+    from hybridsearch.control.budget import exhausted, parse
 
     place = session.of(context)
     change = launch.with_limits(None if budget is None else parse(budget), workers)
     with place.open_store() as store:
         settings = change(launch.recorded_settings(store.study(study)))
-        used_up = spent(store, study, settings)
+        used = spent(store, study)
     execute: launch.Execute
     clock = None
     if settings.replay is not None:
@@ -51,23 +53,26 @@ def resume(
     with running.interruptible(place, study), live.view(study, settings, quiet=place.quiet) as view:
         outcome = launch.resume(study, places, execute, view, change, clock=clock)
     code = running.summary(place, outcome)
-    if used_up:
-        more = f"hybridsearch resume {study} --budget {_larger(settings.budget)}{place.options()}"
-        show.note(f"nothing new was tried: {used_up}; for more:  {more}")
+    if used is not None and (limit := exhausted(settings.budget, used)):
+        more = f"hybridsearch resume {study} --budget {_larger(settings.budget, used)}{place.options()}"
+        show.note(f"nothing new was tried: {limit}; for more:  {more}")
     raise typer.Exit(code)
 
 
-def spent(store: "Store", study: str, settings: "SearchSettings") -> str | None:
-    """The limit that keeps a study from trying anything new, in words, if no trial is left to go on with either."""
-    from hybridsearch.control.budget import Spent, exhausted
+def spent(store: "Store", study: str) -> "Spent | None":
+    """What a study has used of its budget; none if there are trials to go on with in any case."""
+    from hybridsearch.control.budget import Spent
     from hybridsearch.trial import TrialState
 
     tally = store.tally(study)
     if any(not alike.state.final for alike in tally):
         return None
     trials = sum(a.count for a in tally if not a.control and a.state is not TrialState.SCREENED)
-    return exhausted(settings.budget, Spent(trials=trials, minutes=store.study(study).elapsed / 60))
+    return Spent(trials=trials, minutes=store.study(study).elapsed / 60)
 
 
-def _larger(budget: "BudgetSettings") -> str:
-    return f"{2 * budget.trials}trials" if budget.trials else f"{2 * (budget.minutes or 0):g}m"
+def _larger(budget: "BudgetSettings", used: "Spent") -> str:
+    """As much again as the budget, beyond what is used."""
+    if budget.trials is not None:
+        return f"{used.trials + budget.trials}trials"
+    return f"{ceil(used.minutes + (budget.minutes or 1.0))}m"

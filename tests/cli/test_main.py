@@ -49,6 +49,21 @@ def test_a_wrong_command_line_is_one_line_that_points_to_the_help(cli: Cli, word
     assert result.err.startswith("error: ") and "--help`" in result.err
 
 
+def test_what_is_wrong_with_a_value_is_said_without_the_words_of_a_library(cli: Cli) -> None:
+    for words, said in (
+        (["status", "--events", "-1"], "'--events': must be at least 0"),
+        (["status", "--events", "x"], "'--events': expected a whole number"),
+        (["train", "a.yaml", "--temperature", "x"], "'--temperature': expected a number"),
+        (["ui", "--port", "70000"], "'--port': must be at most 65535"),
+        (["status", "--format", "xml"], "'xml' is not one of 'table', 'json', 'csv'"),
+        (["status", "--root"], "option --root needs a value; see `hybridsearch --help`"),
+        (["--store"], "option --store needs a value"),
+    ):
+        result = cli(*words)
+        assert (result.code, result.err.count("\n")) == (2, 1)
+        assert said in result.err and "Input" not in result.err and "Value error" not in result.err
+
+
 def test_shared_options_stand_before_or_after_the_verb() -> None:
     shared, rest = main.hoist(["status", "--root", "a", "-o", "x=1", "--store=b", "-v", "--", "-q"])
     assert shared == ["--root", "a", "--store=b", "-v"]

@@ -212,6 +212,7 @@ def test_resuming_what_has_used_up_its_budget_says_so(cli: Cli, searched: Any) -
     assert again.code == 0
     assert "nothing new was tried: 6 of 6 trials are done or under way" in again.err
     assert "hybridsearch resume try --budget 12trials" in again.err
+    assert "--budget 8trials" in cli("resume", "try", "--budget", "2trials").err
     assert "nothing new" not in cli("resume", "try", "--budget", "7trials").err
 
 
