@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from hybridsearch.kernels.descriptors import flat_tiles, product_precision, token_tiles
 from hybridsearch.kernels.linear_attention.triton_backward import (
     channel_inputs_backward_kernel,
     inputs_backward_kernel,
@@ -83,7 +84,7 @@ def _gated_linear(
     value_size, rows = v.shape[-1], batch * heads
     chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector))
     plane = rows * chunks * CHUNK
-    sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": _precision(v.dtype)}
+    sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": product_precision(v.dtype)}
     with on(q):
         if vector:
             near, lowest = NEAR[v.dtype]
@@ -91,21 +92,21 @@ def _gated_linear(
             prepare_kernel[(rows * chunks,)](
                 q, k, g, gates, reads, writes, scores, scale, lowest, tokens, heads, chunks, plane * key_size,
                 K=key_size, C=CHUNK,
-                NEAR=near, PRECISION=_precision(v.dtype), num_warps=chosen.warps, num_stages=chosen.stages,
+                NEAR=near, PRECISION=product_precision(v.dtype), num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
-            queries, keys, weights = (_flat(x, CHUNK, x.shape[-1]) for x in (reads, writes, scores))
+            queries, keys, weights = (flat_tiles(x, CHUNK) for x in (reads, writes, scores))
         else:
             gates_kernel[(rows * -(-chunks // GATE_CHUNKS.value),)](
                 g, gates, scale, tokens, heads, chunks, plane, C=CHUNK, num_warps=4
             )
-            queries, keys, weights = _tokens(q, key_size), _tokens(k, key_size), None
+            queries, keys, weights = token_tiles(q, CHUNK, key_size), token_tiles(k, CHUNK, key_size), None
         starts = None if initial_state is None else initial_state.mT.contiguous()
         if segments > 1:
             starts = _edges(keys, v, gates, initial_state, segments, span, sizes, reverse=False)
         chosen = tile("channel_output" if vector else "output", key_size, value_size, v.dtype)
         output_kernel[(rows * segments * (value_size // chosen.columns),)](
-            queries, keys, _tokens(v, chosen.columns), weights, gates, starts, output,
-            _flat(befores, chosen.columns, key_size) if train else None, last, scale,
+            queries, keys, token_tiles(v, CHUNK, chosen.columns), weights, gates, starts, output,
+            flat_tiles(befores, chosen.columns, key_size) if train else None, last, scale,
             tokens, heads, chunks, segments, span, plane, BV=chosen.columns, STARTED=starts is not None, TRAIN=train,
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
@@ -166,19 +167,19 @@ def _gated_linear_backward(
     chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector))
     plane = rows * chunks * CHUNK
     d_afters = torch.empty_like(befores)
-    sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": _precision(v.dtype)}
+    sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": product_precision(v.dtype)}
     with on(q):
         if vector:
-            queries, keys, weights = (_flat(x, CHUNK, x.shape[-1]) for x in (reads, writes, scores))
+            queries, keys, weights = (flat_tiles(x, CHUNK) for x in (reads, writes, scores))
         else:
-            queries, keys, weights = _tokens(q, key_size), _tokens(k, key_size), None
+            queries, keys, weights = token_tiles(q, CHUNK, key_size), token_tiles(k, CHUNK, key_size), None
         d_ends = None if d_last is None else d_last.mT.contiguous()
         if segments > 1:
             d_ends = _edges(queries, d_output, gates, d_last, segments, span, sizes, reverse=True)
         chosen = tile("channel_values_backward" if vector else "values_backward", key_size, value_size, v.dtype)
         values_backward_kernel[(rows * segments * (value_size // chosen.columns),)](
-            queries, keys, weights, gates, _tokens(d_output, chosen.columns), d_ends, d_v,
-            _flat(d_afters, chosen.columns, key_size), d_initial, scale,
+            queries, keys, weights, gates, token_tiles(d_output, CHUNK, chosen.columns), d_ends, d_v,
+            flat_tiles(d_afters, chosen.columns, key_size), d_initial, scale,
             tokens, heads, chunks, segments, span, plane, BV=chosen.columns, ENDED=d_ends is not None,
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
@@ -188,14 +189,15 @@ def _gated_linear_backward(
         if vector:
             grid = (rows * chunks * (key_size // chosen.columns),)
             at_ends = gates.new_empty((rows * chunks, key_size))
-            results = (*(_tokens(x, chosen.columns) for x in (d_q, d_k, d_g)), at_ends, scale, tokens, heads, chunks)
+            given = (token_tiles(x, CHUNK, chosen.columns) for x in (d_q, d_k, d_g))
+            results = (*given, at_ends, scale, tokens, heads, chunks)
             channel_inputs_backward_kernel[grid](
                 q, k, v, gates, d_output, befores, d_afters, *results, plane * key_size, NEAR=NEAR[v.dtype][0], **sizes
             )
         else:
-            tiles = (_tokens(x, chosen.columns) for x in (q, k))
-            states = (_flat(x, value_size, chosen.columns) for x in (befores, d_afters))
-            outputs = (_tokens(v, value_size), gates, _tokens(d_output, value_size))
+            tiles = (token_tiles(x, CHUNK, chosen.columns) for x in (q, k))
+            states = (flat_tiles(x, value_size, chosen.columns) for x in (befores, d_afters))
+            outputs = (token_tiles(v, CHUNK, value_size), gates, token_tiles(d_output, CHUNK, value_size))
             results = (d_q, d_k, d_g, scale, tokens, heads, chunks)
             inputs_backward_kernel[(rows * chunks,)](*tiles, *outputs, *states, *results, plane, **sizes)
     return d_q, d_k, d_v, d_g, d_initial
@@ -268,7 +270,7 @@ def _edges(
     totals = gates.new_empty((rows, segments, key_size))
     chosen = tile("segment", key_size, value_size, values.dtype)
     segment_kernel[(rows * (segments - 1) * (value_size // chosen.columns),)](
-        keys, _tokens(values, chosen.columns), gates, edges, totals, heads, chunks, segments, span,
+        keys, token_tiles(values, CHUNK, chosen.columns), gates, edges, totals, heads, chunks, segments, span,
         rows * chunks * CHUNK, BV=chosen.columns, REVERSE=reverse, **sizes,
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
@@ -278,24 +280,6 @@ def _edges(
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
     return edges
-
-
-def _tokens(x: Tensor, columns: int) -> TensorDescriptor:
-    """Tiles [1, C, columns] of [B, T, H D]; what lies behind the last token of the last sequence loads as zeros."""
-    batch, tokens, heads, size = x.shape
-    width = heads * size
-    return TensorDescriptor(x, [batch, tokens, width], [tokens * width, width, 1], [1, CHUNK, columns])
-
-
-def _flat(x: Tensor, rows: int, columns: int) -> TensorDescriptor:
-    """Tiles [rows, columns] of a padded tensor, seen as a matrix of its last axis."""
-    size = x.shape[-1]
-    return TensorDescriptor(x, [x.numel() // size, size], [size, 1], [rows, columns])
-
-
-def _precision(dtype: torch.dtype) -> str:
-    """How float32 tiles are multiplied: three tf32 products keep float32 accuracy (1e-6)."""
-    return "tf32x3" if dtype == torch.float32 else "tf32"
 
 
 def _linear_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scale: float) -> tuple[Tensor, Tensor]:
