@@ -88,9 +88,11 @@ def _run(place: session.Session, settings: "SearchSettings", space: "Document", 
 def _of_table(place: session.Session, settings: "SearchSettings") -> "tuple[SearchSettings, Document]":
     """The settings and the space that a replay will have."""
     from hybridsearch.control import replay
+    from hybridsearch.control.places import Places
     from hybridsearch.yaml_files import Document
 
-    plan = replay.plan(settings, replay.table(str(settings.replay)), place.places())
+    nowhere = Places(root=place.folder, store=place.store_url, tracking=None)  # a dry run makes no folder
+    plan = replay.plan(settings, replay.table(str(settings.replay)), nowhere)
     return plan.settings, Document.of(plan.source, f"space of {settings.replay}")
 
 

@@ -125,6 +125,15 @@ def test_a_study_that_searched_a_table_makes_no_table(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("table")
+def test_a_dry_run_over_a_table_writes_nothing_and_searches_the_same_when_saved(cli: Cli) -> None:
+    shown = cli(*REPLAY, "--root", "elsewhere", "--dry-run")
+    assert shown.code == 0
+    assert not Path("elsewhere").exists()
+    Path("exact.yaml").write_text(shown.out)
+    assert cli("search", "exact.yaml", "--dry-run").out == shown.out
+
+
+@pytest.mark.usefixtures("table")
 def test_a_replay_speaks_of_no_workers_and_of_no_option_that_was_not_given(capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert run([*REPLAY, "--study", "quiet", "--budget", "2trials"]) == 0
