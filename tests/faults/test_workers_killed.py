@@ -10,6 +10,8 @@ import uuid
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from hybridsearch.db.store import Store
 from hybridsearch.errors import StoreUnavailable, UnknownStudy
 from hybridsearch.trial import TrialState
@@ -37,7 +39,7 @@ evaluation:
 workers: {count: 2, retries: 20}
 """
 KILLS = int(os.environ.get("HYBRIDSEARCH_KILLS", "4")) // 2
-SECONDS = 240
+SECONDS = 240 + 30 * KILLS
 
 
 def workers(mark: str) -> list[int]:
@@ -62,6 +64,7 @@ def running(store_url: str) -> bool:
         return False
 
 
+@pytest.mark.timeout(60 + 2 * SECONDS)
 def test_every_trial_ends_once(tmp_path: Path) -> None:
     (tmp_path / "drill.yaml").write_text(SEARCH)
     mark = uuid.uuid4().hex
