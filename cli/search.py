@@ -125,9 +125,12 @@ def read(
 
     document = changed(kinds.expect(ready_made.read(config), "search"), options, budget, given)
     settings = document.validate(SearchSettings)
+    known = set(settings.metrics)
+    if settings.replay is not None:  # levels and shapes are the table's
+        known |= {metric for metric in settings.constraints if metric.partition("/")[0] in known}
     for metric in settings.constraints:
-        if settings.replay is None and metric not in settings.metrics:  # of a table: the plan knows its evaluation
-            raise document.unknown(("constraints", metric), settings.metrics)
+        if metric not in known:
+            raise document.unknown(("constraints", metric), known)
     if settings.replay is not None:
         folder = Path() if ("replay",) in document.origins else Path(document.source).parent
         settings = settings.model_copy(update={"replay": str((folder / settings.replay).absolute())})

@@ -148,6 +148,7 @@ def test_wrong_replays_are_refused_in_one_line(cli: Cli, tmp_path: Path) -> None
     (tmp_path / "text.parquet").write_text("no table")
     for words, said in (
         (("--replay", "nowhere.parquet"), "is no file"),
+        (("--replay", "all.parquet", "-o", "constraints.recal.minimum=1"), "did you mean `recall`?"),
         (("--replay", "text.parquet"), "is no Parquet file"),
         (("--replay", "all.parquet", "--address", "auto"), "needs no --address"),
         (("--replay", "all.parquet", "-o", "constraints={parameters: {maximum: 1}}"), "loosen"),
