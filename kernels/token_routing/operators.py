@@ -11,6 +11,7 @@ import triton
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from hybridsearch.kernels.descriptors import product_precision, token_tiles
 from hybridsearch.kernels.registration import aligned, define, differentiate, on
 from hybridsearch.kernels.token_routing.triton_attention import (
     BLOCK,
@@ -67,7 +68,8 @@ def _routed_softmax(q: Tensor, k: Tensor, v: Tensor, gate: Tensor, scale: float,
             gate, listed, before, gate.shape[2], gate.shape[1], listed.shape[1], C=chunk, SIZE=LISTED, num_warps=4
         )
         forward_kernel[(rows * (padded // chosen.queries),)](
-            _tokens(q, chosen.queries), _tokens(k), _tokens(v), gate, listed, before, output, sums, scale,
+            _tokens(q, chosen.queries), _tokens(k), _tokens(v), gate, listed, before, _tokens(output, chosen.queries),
+            sums, scale,
             q.shape[1], q.shape[2], gate.shape[2], gate.shape[1], listed.shape[1], padded, rows,
             BQ=chosen.queries, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
@@ -116,7 +118,7 @@ def _routed_softmax_backward(
         queries = chosen.queries
         queries_backward_kernel[(rows * (padded // queries),)](
             _tokens(q, queries), _tokens(k), _tokens(v), gate, listed, before, _tokens(output, queries),
-            _tokens(d_output, queries), sums, deltas, d_q, scale,
+            _tokens(d_output, queries), sums, deltas, _tokens(d_q, queries), scale,
             q.shape[1], q.shape[2], gate.shape[2], gate.shape[1], listed.shape[1], padded, rows,
             BQ=queries, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
@@ -183,15 +185,13 @@ def tile(kernel: str, q: Tensor, v: Tensor, chunk: int) -> Tile:
 
 
 def _sizes(q: Tensor, v: Tensor, chunk: int, reads_own: bool) -> dict[str, Any]:
-    precision = "tf32x3" if q.dtype == torch.float32 else "tf32"
+    precision = product_precision(q.dtype)
     return {"K": q.shape[-1], "V": v.shape[-1], "C": chunk, "READS_OWN": reads_own, "PRECISION": precision}
 
 
 def _tokens(x: Tensor, rows: int = BLOCK.value) -> TensorDescriptor:
-    """Tiles [1, rows, D] of [B, T, H, D], one head wide; what lies behind the last token loads as zeros."""
-    batch, tokens, heads, size = x.shape
-    width = heads * size
-    return TensorDescriptor(x, [batch, tokens, width], [tokens * width, width, 1], [1, rows, size])
+    """Tiles [1, rows, D] of [B, T, H, D], one head wide."""
+    return token_tiles(x, rows, x.shape[-1])
 
 
 def _paged_attention_step(

@@ -10,7 +10,8 @@ more need no mask before the tile; of shorter ones, a listed block may hold some
 Scores are to the base of 2. Axes: B batch, T tokens, A softmax heads with sizes K and V, H linear heads, N chunks of C
 tokens, M blocks, rows of B A. `sums` (log2 of a row's sum of weights) and `deltas` (dO . O) are [B A, T], padded to
 whole tiles; there a query that sees no key, or lies behind the last token, has an infinite sum, so that its weights
-are 0. q, k, v and dO are read through descriptors (TMA on Hopper): what lies behind the last token loads as zeros.
+are 0. Tensors [B, T, A, D] are read and written through descriptors (TMA on Hopper): what lies behind the last token
+loads as zeros and is not stored.
 """
 
 import triton
@@ -62,6 +63,15 @@ def _typed(gate, key, chunks, linear_heads, C: tl.constexpr):
     """Whether each key's chunk is complete and typed softmax; `gate` points to the sequence and head."""
     chunk = key // C
     return tl.load(gate + chunk * linear_heads, mask=chunk < chunks, other=0.0).to(tl.float32) > 0.5
+
+
+@triton.jit
+def _seen(query, key, typed, C: tl.constexpr, READS_OWN: tl.constexpr):
+    """Whether each query sees each key: one of an earlier, softmax-typed chunk, or one before it in its own chunk."""
+    seen = (key // C < query // C) & typed
+    if READS_OWN:
+        seen |= (key // C == query // C) & (key <= query)
+    return seen
 
 
 @triton.jit
@@ -135,16 +145,12 @@ def forward_kernel(
         keys = k.load([batch, first + i * BLOCK, head * K]).reshape(BLOCK, K)
         values = v.load([batch, first + i * BLOCK, head * V]).reshape(BLOCK, V)
         typed = _typed(gate, key, chunks, linear_heads, C)
-        seen = ((key // C)[None, :] < (query // C)[:, None]) & typed[None, :]
-        if READS_OWN:
-            seen |= ((key // C)[None, :] == (query // C)[:, None]) & (key[None, :] <= query[:, None])
+        seen = _seen(query[:, None], key[None, :], typed[None, :], C, READS_OWN)
         most, total, mixed = _absorb(queries, keys, values, seen, scale, most, total, mixed, True, PRECISION)
 
     empty = (total == 0.0) | (query >= tokens)
     mixed /= tl.where(empty, 1.0, total)[:, None]
-    offsets = query[:, None].to(tl.int64) * (heads * V) + tl.arange(0, V)[None, :]
-    output += (batch.to(tl.int64) * tokens * heads + head) * V
-    tl.store(output + offsets, mixed.to(output.dtype.element_ty), mask=query[:, None] < tokens)
+    output.store([batch, first, head * V], mixed.to(output.dtype).reshape(1, BQ, V))
     sums += x.to(tl.int64) * padded
     tl.store(sums + query, tl.where(empty, float("inf"), most + tl.log2(tl.where(empty, 1.0, total))))
 
@@ -166,10 +172,10 @@ def _query_gradient(
 ):
     """Adds what one block of keys gives to a tile of queries: dS summed up, and their gradient before its scale."""
     scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
+    d_weights = tl.dot(d_out, tl.trans(values), input_precision=PRECISION)
     weights = tl.exp2(scores * scale - sums[:, None])
     if MASKED:
         weights = tl.where(seen, weights, 0.0)
-    d_weights = tl.dot(d_out, tl.trans(values), input_precision=PRECISION)
     d_scores = weights * (d_weights - deltas[:, None])
     d_query = tl.dot(d_scores.to(keys.dtype), keys, d_query, input_precision=PRECISION)
     return rest + tl.sum(d_scores, 1), d_query
@@ -243,9 +249,7 @@ def queries_backward_kernel(
         keys = k.load([batch, first + i * BLOCK, head * K]).reshape(BLOCK, K)
         values = v.load([batch, first + i * BLOCK, head * V]).reshape(BLOCK, V)
         typed = _typed(gate, key, chunks, linear_heads, C)
-        seen = ((key // C)[None, :] < (query // C)[:, None]) & typed[None, :]
-        if READS_OWN:
-            seen |= ((key // C)[None, :] == (query // C)[:, None]) & (key[None, :] <= query[:, None])
+        seen = _seen(query[:, None], key[None, :], typed[None, :], C, READS_OWN)
         rest, d_query = _query_gradient(
             queries, d_out, keys, values, seen, factor, total, delta, rest, d_query, True, PRECISION
         )
@@ -253,9 +257,55 @@ def queries_backward_kernel(
     # A row of dS adds up to 0. What is left is what rounding the output cost delta; without it the route's gradient,
     # a sum of dS, is exact (1e-6 for 4e-3).
     tl.store(deltas + places, delta + rest)
-    offsets = query[:, None].to(tl.int64) * (heads * K) + tl.arange(0, K)[None, :]
-    d_q += (batch.to(tl.int64) * tokens * heads + head) * K
-    tl.store(d_q + offsets, (d_query * scale).to(d_q.dtype.element_ty), mask=query[:, None] < tokens)
+    d_q.store([batch, first, head * K], (d_query * scale).to(d_q.dtype).reshape(1, BQ, K))
+
+
+@triton.jit
+def _key_gradients(
+    keys,
+    values,
+    queries,
+    d_out,
+    key,
+    query,
+    typed,
+    scale,
+    sums,
+    deltas,
+    column,
+    d_key,
+    d_value,
+    C: tl.constexpr,
+    OWN: tl.constexpr,
+    READS_OWN: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Adds what a tile of queries gives to a block of keys: dS summed up over later chunks, dk before its scale, dv.
+
+    Scores are worked on transposed, keys as rows, so that both products take theirs from registers. OWN: queries of the
+    keys' own chunks may be among them.
+    """
+    kind = keys.dtype
+    scores_t = tl.dot(keys, tl.trans(queries), input_precision=PRECISION)
+    if OWN:
+        later = (key // C)[:, None] < (query // C)[None, :]
+        seen = later & typed[:, None]
+        if READS_OWN:
+            seen |= ((key // C)[:, None] == (query // C)[None, :]) & (key[:, None] <= query[None, :])
+        weights_t = tl.where(seen, tl.exp2(scores_t * scale - tl.load(sums + query)[None, :]), 0.0)
+    else:
+        weights_t = tl.exp2(scores_t * scale - tl.load(sums + query)[None, :])
+        if C < BLOCK:
+            weights_t = tl.where(typed[:, None], weights_t, 0.0)
+    d_value = tl.dot(weights_t.to(kind), d_out, d_value, input_precision=PRECISION)
+    d_weights_t = tl.dot(values, tl.trans(d_out), input_precision=PRECISION)
+    d_scores_t = weights_t * (d_weights_t - tl.load(deltas + query)[None, :])
+    if OWN:
+        column += tl.sum(tl.where(later, d_scores_t, 0.0), 1)
+    else:
+        column += tl.sum(d_scores_t, 1)
+    d_key = tl.dot(d_scores_t.to(kind), queries, d_key, input_precision=PRECISION)
+    return column, d_key, d_value
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -287,8 +337,7 @@ def keys_backward_kernel(
 ):
     """dk and dv of one block of keys, and for each key the sum of dS over later chunks. Grid: M B A.
 
-    Scores are worked on transposed, keys as rows, so that both products take theirs from registers. A block that holds
-    no softmax-typed chunk ends with its own chunk's queries.
+    A block that holds no softmax-typed chunk ends with its own chunk's queries.
     """
     x = tl.program_id(0) % rows
     block = tl.program_id(0) // rows
@@ -303,7 +352,6 @@ def keys_backward_kernel(
 
     keys = k.load([batch, start, head * K]).reshape(BLOCK, K)
     values = v.load([batch, start, head * V]).reshape(BLOCK, V)
-    kind = keys.dtype
     typed = _typed(gate, key, chunks, linear_heads, C)
     d_key = tl.zeros((BLOCK, K), tl.float32)
     d_value = tl.zeros((BLOCK, V), tl.float32)
@@ -316,31 +364,19 @@ def keys_backward_kernel(
         query = first + places
         queries = q.load([batch, first, head * K]).reshape(BQ, K)
         d_out = d_output.load([batch, first, head * V]).reshape(BQ, V)
-        scores_t = tl.dot(keys, tl.trans(queries), input_precision=PRECISION)
-        later = (key // C)[:, None] < (query // C)[None, :]
-        seen = later & typed[:, None]
-        if READS_OWN:
-            seen |= ((key // C)[:, None] == (query // C)[None, :]) & (key[:, None] <= query[None, :])
-        weights_t = tl.where(seen, tl.exp2(scores_t * factor - tl.load(sums + query)[None, :]), 0.0)
-        d_value = tl.dot(weights_t.to(kind), d_out, d_value, input_precision=PRECISION)
-        d_weights_t = tl.dot(values, tl.trans(d_out), input_precision=PRECISION)
-        d_scores_t = weights_t * (d_weights_t - tl.load(deltas + query)[None, :])
-        column += tl.sum(tl.where(later, d_scores_t, 0.0), 1)
-        d_key = tl.dot(d_scores_t.to(kind), queries, d_key, input_precision=PRECISION)
+        column, d_key, d_value = _key_gradients(
+            keys, values, queries, d_out, key, query, typed, factor, sums, deltas,
+            column, d_key, d_value, C, True, READS_OWN, PRECISION,
+        )  # fmt: skip
     end = tl.where(tl.max(typed.to(tl.int32), 0) > 0, padded, 0)
     for first in range(own_end, end, BQ):
         query = first + places
         queries = q.load([batch, first, head * K]).reshape(BQ, K)
         d_out = d_output.load([batch, first, head * V]).reshape(BQ, V)
-        scores_t = tl.dot(keys, tl.trans(queries), input_precision=PRECISION)
-        weights_t = tl.exp2(scores_t * factor - tl.load(sums + query)[None, :])
-        if C < BLOCK:
-            weights_t = tl.where(typed[:, None], weights_t, 0.0)
-        d_value = tl.dot(weights_t.to(kind), d_out, d_value, input_precision=PRECISION)
-        d_weights_t = tl.dot(values, tl.trans(d_out), input_precision=PRECISION)
-        d_scores_t = weights_t * (d_weights_t - tl.load(deltas + query)[None, :])
-        column += tl.sum(d_scores_t, 1)
-        d_key = tl.dot(d_scores_t.to(kind), queries, d_key, input_precision=PRECISION)
+        column, d_key, d_value = _key_gradients(
+            keys, values, queries, d_out, key, query, typed, factor, sums, deltas,
+            column, d_key, d_value, C, False, READS_OWN, PRECISION,
+        )  # fmt: skip
 
     inside = key < tokens
     wide = key[:, None].to(tl.int64) * heads

@@ -8,8 +8,7 @@ import pytest
 
 @pytest.mark.parametrize(("key_size", "value_size"), [(64, 64), (64, 128), (128, 128)])
 def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], key_size: int, value_size: int) -> None:
-    # At 128 one of the two forward forms spills 20 bytes, under Triton 3.6 and 3.7.1.
-    kernels = hopper("token_routing", [key_size, value_size, 64], spilled=20)
+    kernels = hopper("token_routing", [key_size, value_size, 64])
     assert len({kernel["kernel"] for kernel in kernels}) == 6
     # the tensor cores are reached by wgmma, not by the slower mma
     assert all(kernel["wgmma"] for kernel in kernels if "ward_kernel" in kernel["kernel"])
