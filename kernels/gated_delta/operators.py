@@ -53,7 +53,7 @@ def _gated_delta(
     Errors and states are empty unless `train`, transitions unless there is more than one segment.
     """
     q, k, v = (aligned(x) for x in (q, k, v))
-    output, last, inverse, scores, gates, errors, befores, transitions = _outputs(q, k, v, segments, train)
+    output, last, inverse, scores, gates, errors, befores, transitions = _outputs(q, k, v, segments, train, lasting)
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
     rows = v.shape[0] * value_heads
     size = chunk(v.dtype)
@@ -84,7 +84,8 @@ def _gated_delta(
         output_kernel[(rows * segments * (value_size // chosen.columns),)](
             queries, keys, token_tiles(v, size, chosen.columns), solve, weights, gates, starts,
             output, flat_tiles(befores, chosen.columns) if train else None,
-            flat_tiles(errors, chosen.columns) if train else None, last, scale,
+            flat_tiles(errors[0], chosen.columns) if train else None,
+            flat_tiles(errors[1], chosen.columns) if train and len(errors) > 1 else None, last, scale,
             tokens, heads, value_heads, chunks, segments, span, plane, V=value_size, BV=chosen.columns,
             STARTED=starts is not None, TRAIN=train, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
@@ -103,15 +104,17 @@ def _fake_gated_delta(
     train: bool,
     lasting: Tensor | None = None,
 ) -> Saved:
-    return _outputs(q, k, v, segments, train)
+    return _outputs(q, k, v, segments, train, lasting)
 
 
-def _outputs(q: Tensor, k: Tensor, v: Tensor, segments: int, train: bool) -> Saved:
+def _outputs(q: Tensor, k: Tensor, v: Tensor, segments: int, train: bool, lasting: Tensor | None) -> Saved:
     batch, tokens, value_heads, value_size = v.shape
     key_size, rows = k.shape[-1], batch * value_heads
     size = chunk(v.dtype)
     chunks, _, segments = _span(tokens, size, segments)
     kept = rows if train else 0
+    # The gradient of `lasting` takes what rounding left of the errors as well.
+    parts = 1 if lasting is None or v.dtype == torch.float32 else 2
     exact = torch.float32
     return (
         v.new_empty(v.shape),
@@ -119,7 +122,7 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, segments: int, train: bool) -> Sav
         v.new_empty((rows, chunks, size, size)),
         v.new_empty((rows, chunks, size, size)),
         v.new_empty((4, rows, chunks * size), dtype=exact),
-        v.new_empty((kept, chunks, value_size, size)),
+        v.new_empty((parts, kept, chunks, value_size, size)),
         v.new_empty((kept, chunks, value_size, key_size)),
         v.new_empty((rows if segments > 1 else 0, segments, key_size, key_size), dtype=exact),
     )
@@ -172,11 +175,12 @@ def _gated_delta_backward(
             if alone and d_ends is not None:
                 _join(transitions, d_ends, v.dtype, reverse=True)
         routed = (None, None) if lasting is None else (lasting.contiguous(), d_lasting)
+        rest = errors[1] if len(errors) > 1 else None
         chosen = tile("inputs_backward", key_size, value_size, v.dtype)
         d_scores, d_system = torch.empty_like(scores), torch.empty_like(scores)
         inputs_backward_kernel[(rows * chunks,)](
-            q, k, scores, gates, d_output, d_v, errors, befores, d_afters, d_scores, d_system,
-            d_q, d_k, d_g, d_beta, *routed, scale, tokens, heads, value_heads, chunks, plane,
+            q, k, scores, gates, d_output, d_v, errors[0], befores, d_afters, d_scores, d_system,
+            d_q, d_k, d_g, d_beta, scale, tokens, heads, value_heads, chunks, plane, *routed, rest,
             BK=chosen.columns, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
     return d_q, d_k, d_v, d_g, d_beta, d_initial, d_lasting

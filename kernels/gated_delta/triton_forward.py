@@ -130,6 +130,7 @@ def output_kernel(
     output,
     befores,
     errors,
+    errors_rest,
     last,
     scale,
     tokens,
@@ -150,7 +151,8 @@ def output_kernel(
 ):
     """A segment of one head, BV value columns: chunk after chunk, with the state in registers. Grid: X G (V / BV).
 
-    For training it keeps each chunk's E in `errors` and the state before it in `befores`.
+    For training it keeps each chunk's E in `errors`, what rounding took from it in `errors_rest` (if given), and the
+    state before it in `befores`.
     """
     TILES: tl.constexpr = V // BV
     tile = tl.program_id(0) % TILES
@@ -199,6 +201,8 @@ def output_kernel(
         error_low_t = error_t.to(kind)
         if TRAIN:
             errors.store([place * V + tile * BV, 0], error_low_t)
+            if errors_rest is not None:
+                errors_rest.store([place * V + tile * BV, 0], (error_t - error_low_t.to(tl.float32)).to(kind))
         kept = tl.load(gates + 3 * plane.to(tl.int64) + rows)[None, :]
         state_t = tl.dot((error_t * kept).to(kind), keys, state_t, input_precision=PRECISION)
         found_t = tl.dot(error_low_t, tl.trans(weights), found_t, input_precision=PRECISION)

