@@ -4,7 +4,8 @@
 `layers`, from nothing, with made-up numbers of the size of real reports, early stopping as it is by default, and every
 tenth trial failing: one with random draws and one with the sampler that `auto` picks. Other samplers go on where the
 random search ends. Every search is a process of its own. Times are of one job (ask, start, tell and record, without the
-work of the worker), in milliseconds of wall clock beside the process's own CPU time.
+work of the worker), in milliseconds of wall clock beside the process's own CPU time; `load_average` tells whether
+others kept the machine busy.
 """
 
 import argparse
@@ -215,7 +216,9 @@ def main() -> None:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
     }
-    text = json.dumps({"machine": machine, "trials": arguments.trials, **measure(arguments.trials, samplers)}, indent=1)
+    found = measure(arguments.trials, samplers)
+    machine["load_average"] = round(os.getloadavg()[2], 1)
+    text = json.dumps({"machine": machine, "trials": arguments.trials, **found}, indent=1)
     if arguments.output is None:
         sys.stdout.write(f"{text}\n")
     else:
