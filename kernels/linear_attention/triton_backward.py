@@ -15,6 +15,7 @@ from hybridsearch.kernels.linear_attention.triton_forward import (
     decay_from_border,
     is_paired,
     nearest_level,
+    place_of,
     scaled,
 )
 
@@ -49,12 +50,7 @@ def values_backward_kernel(
 
     Stores dv and, in `d_afters` [X, N, V, K], the gradient of the state after each chunk.
     """
-    TILES: tl.constexpr = V // BV
-    tile = tl.program_id(0) % TILES
-    segment = tl.program_id(0) // TILES % segments
-    x = tl.program_id(0) // TILES // segments
-    batch = x // heads
-    head = x % heads
+    tile, segment, x, batch, head = place_of(heads, segments, V // BV)
     kind = d_output.dtype
 
     rows = tl.arange(0, C)
@@ -146,10 +142,7 @@ def inputs_backward_kernel(
     PRECISION: tl.constexpr,
 ):
     """One chunk of one head with one decay: dq, dk and dg, BK key columns at a time. Grid: X N."""
-    n = tl.program_id(0) % chunks
-    x = tl.program_id(0) // chunks
-    batch = x // heads
-    head = x % heads
+    _, n, x, batch, head = place_of(heads, chunks, 1)
     kind = q.dtype
 
     rows = tl.arange(0, C)
@@ -305,11 +298,7 @@ def channel_inputs_backward_kernel(
     What dg gets from the end of the chunk waits in `at_ends` [X, N, K], since in registers it would be spilled.
     """
     PARTS: tl.constexpr = K // BK
-    part = tl.program_id(0) % PARTS
-    n = tl.program_id(0) // PARTS % chunks
-    x = tl.program_id(0) // PARTS // chunks
-    batch = x // heads
-    head = x % heads
+    part, n, _, batch, head = place_of(heads, chunks, PARTS)
     kind = v.dtype.element_ty
 
     rows = tl.arange(0, C)

@@ -30,6 +30,15 @@ GATE_CHUNKS = tl.constexpr(8)
 RUN_TIME = ["tokens", "heads", "chunks", "segments", "span", "plane"]
 
 
+@triton.jit
+def place_of(heads, segments, TILES: tl.constexpr):
+    """Which tile of columns, segment (or chunk), x, sequence and head this program of X `segments` TILES works on."""
+    tile = tl.program_id(0) % TILES
+    segment = tl.program_id(0) // TILES % segments
+    x = tl.program_id(0) // TILES // segments
+    return tile, segment, x, x // heads, x % heads
+
+
 @triton.jit(do_not_specialize=RUN_TIME)
 def gates_kernel(g, gates, scale, tokens, heads, chunks, plane, C: tl.constexpr):
     """`gates` of GATE_CHUNKS chunks of one head with one decay. Grid: X (N / GATE_CHUNKS), rounded up."""
@@ -224,12 +233,7 @@ def output_kernel(
 
     For training it keeps the state before each chunk in `befores` [X, N, V, K].
     """
-    TILES: tl.constexpr = V // BV
-    tile = tl.program_id(0) % TILES
-    segment = tl.program_id(0) // TILES % segments
-    x = tl.program_id(0) // TILES // segments
-    batch = x // heads
-    head = x % heads
+    tile, segment, x, batch, head = place_of(heads, segments, V // BV)
     kind = v.dtype
 
     rows = tl.arange(0, C)

@@ -12,7 +12,7 @@ miscompiled on Hopper before Triton 3.7.1.
 import triton
 import triton.language as tl
 
-from hybridsearch.kernels.sliding_window.triton_forward import RUN_TIME, key_tiles, masked_tile, rows_of, seen
+from hybridsearch.kernels.sliding_window.triton_forward import RUN_TIME, block_of, key_tiles, masked_tile, rows_of, seen
 
 BACKWARD_RUN_TIME = [*RUN_TIME, "blocks", "spans", "span"]
 
@@ -67,10 +67,7 @@ def queries_backward_kernel(
     PRECISION: tl.constexpr,
 ):
     """dQ [B, T, H, K] and delta [B, H, T] of M queries of one head. Grid: B H T / M."""
-    x, block = tl.program_id(0) // tl.cdiv(tokens, M), tl.program_id(0) % tl.cdiv(tokens, M)
-    first = block * M
-    batch = x // heads
-    head = x % heads
+    first, x, batch, head = block_of(tokens, heads, M)
     group = head // repeats
     rows = tl.arange(0, M)
     others = tl.arange(0, N)

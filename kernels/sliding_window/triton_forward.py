@@ -50,6 +50,13 @@ def rows_of(x, batch, first, head, ROWS: tl.constexpr, SIZE: tl.constexpr):
 
 
 @triton.jit
+def block_of(tokens, heads, M: tl.constexpr):
+    """Which first query, x = head of a sequence, sequence and head this program of B H T / M works on."""
+    x = tl.program_id(0) // tl.cdiv(tokens, M)
+    return tl.program_id(0) % tl.cdiv(tokens, M) * M, x, x // heads, x % heads
+
+
+@triton.jit
 def attend(
     query, key, value, i, j, acc, top, total, factor, window, sinks, MASKED: tl.constexpr, PRECISION: tl.constexpr
 ):
@@ -84,10 +91,7 @@ def forward_kernel(
     PRECISION: tl.constexpr,
 ):
     """M queries of one head: output [B, T, H, V] and log2 of the sum of exponentials, [B, H, T]. Grid: B H T / M."""
-    x, block = tl.program_id(0) // tl.cdiv(tokens, M), tl.program_id(0) % tl.cdiv(tokens, M)
-    first = block * M
-    batch = x // heads
-    head = x % heads
+    first, x, batch, head = block_of(tokens, heads, M)
     rows = tl.arange(0, M)
     others = tl.arange(0, N)
     group = head // repeats
