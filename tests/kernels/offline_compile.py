@@ -109,7 +109,7 @@ def merged(kernel: Any) -> int:
 
 
 def compiled(launch: Launch) -> dict[str, Any]:
-    options = {name: launch[2][name] for name in ("num_warps", "num_stages") if name in launch[2]}
+    options = {name: launch[2][name] for name in ("num_warps", "num_stages", "maxnreg") if launch[2].get(name)}
     kernel = triton.compile(source(launch), target=GPUTarget("cuda", 90, 32), options=options)
     report = assembled(kernel.asm["ptx"])
     registers, spilled = re.search(r"Used (\d+) registers", report), re.search(r"(\d+) bytes spill stores", report)

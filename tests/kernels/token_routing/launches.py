@@ -5,10 +5,10 @@ import torch
 from hybridsearch.kernels.token_routing import operators
 
 
-def launch_all(key_size: int, value_size: int, chunk: int) -> None:
-    q = torch.zeros(1, 256, 1, key_size, dtype=torch.bfloat16)
-    v = torch.zeros(1, 256, 1, value_size, dtype=torch.bfloat16)
-    gate = torch.zeros(1, 256 // chunk, 1)
+def launch_all(key_size: int, value_size: int, chunk: int, tokens: int = 256) -> None:
+    q = torch.zeros(1, tokens, 1, key_size, dtype=torch.bfloat16)
+    v = torch.zeros(1, tokens, 1, value_size, dtype=torch.bfloat16)
+    gate = torch.zeros(1, tokens // chunk, 1)
     for reads_own in (True, False):
         saved = operators.routed_softmax(q, q, v, gate, 1.0, chunk, reads_own)
         operators.routed_softmax_backward(v, q, q, v, gate, *saved, 1.0, chunk, reads_own)
