@@ -17,15 +17,7 @@ from hybridsearch.spec.canonical import parse
 from hybridsearch.trial import Evaluator, Job, Report
 from hybridsearch.yaml_files import Document
 
-SPACE = """
-width: 32
-depth: [2, 3, 4]
-mixers:
-  full: {heads: 2, head_dim: 8}
-  gated_delta: {heads: 2, head_dim: [4, 8]}
-layers: {free: [full, gated_delta]}
-feed_forward: {width: [32, 64]}
-"""
+SPACE = (Path(__file__).parents[1] / "small_space.yaml").read_text(encoding="utf-8")
 
 
 def fake(job: Job) -> Iterator[Report]:

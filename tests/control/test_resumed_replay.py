@@ -20,15 +20,7 @@ from hybridsearch.settings import BudgetSettings, SearchSettings, WorkerSettings
 from hybridsearch.trial import Evaluator, Job, Report, TrialState
 from hybridsearch.yaml_files import Document
 
-SPACE = """
-width: 32
-depth: [2, 3, 4]
-mixers:
-  full: {heads: 2, head_dim: 8}
-  gated_delta: {heads: 2, head_dim: [4, 8]}
-layers: {free: [full, gated_delta]}
-feed_forward: {width: [32, 64]}
-"""
+SPACE = (Path(__file__).parents[1] / "small_space.yaml").read_text(encoding="utf-8")
 
 
 class Killed(BaseException):
