@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from types import FrameType
 
 from hybridsearch import __version__, yaml_files
@@ -282,8 +281,3 @@ def free_name(store: Store, stem: str) -> str:
     while name in taken:
         name, number = f"{stem}-{number}", number + 1
     return name
-
-
-def settings_path(places: Places, study: str) -> Path:
-    """The resolved settings of a study."""
-    return places.study(study) / "settings.yaml"
