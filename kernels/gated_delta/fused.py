@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.gated_delta.tiles import DTYPES, largest_key, padded_sizes, tile
-from hybridsearch.kernels.registration import refuses_device
+from hybridsearch.kernels.registration import multiprocessors, refuses_device
 
 SHORTEST_SEGMENT = 512
 """Tokens; a shorter segment would pay more for its transition than it gains."""
@@ -57,7 +57,8 @@ def gated_delta_rule(
     scale = key_size**-0.5 if scale is None else scale
     whole_key, width = padded_sizes(key_size, value_size, v.dtype)
     more_keys, more_values = whole_key - key_size, -value_size % width
-    q, k = q.to(v.dtype), k.to(v.dtype)
+    if not q.dtype == k.dtype == v.dtype:
+        q, k = q.to(v.dtype), k.to(v.dtype)
     if initial_state is not None:
         initial_state = initial_state.to(torch.float32)
     if more_keys or more_values:
@@ -68,10 +69,11 @@ def gated_delta_rule(
     if parts > 1:
         v, g, beta, initial_state = _split(parts, v, g, beta, initial_state)
         lasting = None if lasting is None else lasting.repeat_interleave(parts, 2)
-    g = None if g is None else g.to(torch.float32)
+    g = g if g is None or g.dtype == torch.float32 else g.to(torch.float32)
     segments = _segments(v, k.shape[-1]) if segments is None else segments
-    wanted = [x for x in (q, k, v, g, beta, initial_state, lasting) if x is not None and x.requires_grad]
-    train = torch.is_grad_enabled() and len(wanted) > 0 if train is None else train
+    if train is None:
+        leaves = q, k, v, g, beta, initial_state, lasting
+        train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in leaves)
     output, state, *_ = operators.gated_delta(q, k, v, g, beta, initial_state, scale, segments, train, lasting)
     if parts > 1:
         output = output.reshape(*output.shape[:2], heads, -1)
@@ -118,7 +120,6 @@ def _segments(v: Tensor, key_size: int) -> int:
         return 1
     batch, tokens, heads, value_size = v.shape
     programs = batch * heads * (value_size // tile("output", key_size, value_size, v.dtype).columns)
-    processors = torch.cuda.get_device_properties(v.device).multi_processor_count
-    wanted = min(processors // programs, tokens // SHORTEST_SEGMENT)
+    wanted = min(multiprocessors(v.device) // programs, tokens // SHORTEST_SEGMENT)
     # Running every segment twice costs as much again: two segments gain nothing.
     return wanted if wanted > 2 else 1

@@ -7,6 +7,7 @@ into segments, each is run from a zero state together with its transition before
 Axes as in `triton_forward`: X = B HV, N chunks of C tokens, G segments.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -14,7 +15,8 @@ import triton
 from torch import Tensor
 
 from hybridsearch.kernels.descriptors import flat_tiles, product_precision, token_tiles
-from hybridsearch.kernels.gated_delta.tiles import chunk, tile
+from hybridsearch.kernels.gated_delta import tiles
+from hybridsearch.kernels.gated_delta.tiles import chunk
 from hybridsearch.kernels.gated_delta.triton_backward import inputs_backward_kernel, values_backward_kernel
 from hybridsearch.kernels.gated_delta.triton_forward import (
     join_kernel,
@@ -23,7 +25,10 @@ from hybridsearch.kernels.gated_delta.triton_forward import (
     segment_kernel,
 )
 from hybridsearch.kernels.gated_delta.triton_step import step_kernel
+from hybridsearch.kernels.launches import Launcher, launcher
 from hybridsearch.kernels.registration import aligned, define, differentiate, on
+
+tile = cache(tiles.tile)
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -46,13 +51,14 @@ def _gated_delta(
     scale: float,
     segments: int,
     train: bool,
-    lasting: Tensor | None = None,
+    lasting: Tensor | None,
 ) -> Saved:
     """Output, final state, and what the backward pass needs: A, P, gates, errors, states before chunks, transitions.
 
     Errors and states are empty unless `train`, transitions unless there is more than one segment.
     """
-    q, k, v = (aligned(x) for x in (q, k, v))
+    q, k, v, beta = aligned(q), aligned(k), aligned(v), aligned(beta)
+    g, lasting = None if g is None else aligned(g), None if lasting is None else aligned(lasting)
     output, last, inverse, scores, gates, errors, befores, transitions = _outputs(q, k, v, segments, train, lasting)
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
     rows = v.shape[0] * value_heads
@@ -60,34 +66,37 @@ def _gated_delta(
     chunks, span, segments = _span(tokens, size, segments)
     plane = rows * chunks * size
     sizes = {"K": key_size, "C": size, "GATED": g is not None, "PRECISION": product_precision(v.dtype)}
-    queries, keys = (token_tiles(x, size, key_size) for x in (q, k))
-    solve, weights = flat_tiles(inverse, size), flat_tiles(scores, size)
+    started = segments > 1 or initial_state is not None
+    launch = launcher(
+        q.device, v.dtype, beta.dtype, _kind(g), _kind(lasting), key_size, value_size, segments > 1, started, train
+    )
+    keys, solve = token_tiles(k, size, key_size), flat_tiles(inverse, size)
     with on(q):
         chosen = tile("prepare", key_size, value_size, v.dtype)
-        prepare_kernel[(rows * chunks,)](
-            q, k, None if g is None else g.contiguous(), beta.contiguous(),
-            None if lasting is None else lasting.contiguous(), inverse, scores, gates, scale,
+        launch(
+            prepare_kernel, rows * chunks, q, k, g, beta, lasting, inverse, scores, gates, scale,
             tokens, heads, value_heads, chunks, plane, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
-        starts = None if initial_state is None else initial_state.mT.contiguous()
+        starts = None if initial_state is None else aligned(initial_state.mT)
         if segments > 1:
             starts = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
             starts[:, 0] = 0.0 if initial_state is None else initial_state.flatten(0, 1).mT
             chosen = tile("segment", key_size, value_size, v.dtype)
-            segment_kernel[(rows * segments * ((value_size + key_size) // chosen.columns),)](
+            launch(
+                segment_kernel, rows * segments * ((value_size + key_size) // chosen.columns),
                 keys, token_tiles(v, size, chosen.columns), solve, gates, starts, transitions,
                 tokens, heads, value_heads, chunks, segments, span, plane, V=value_size, BV=chosen.columns,
                 **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
-            _join(transitions, starts, v.dtype, reverse=False)
+            _join(launch, transitions, starts, v.dtype, reverse=False)
         chosen = tile("output", key_size, value_size, v.dtype)
-        output_kernel[(rows * segments * (value_size // chosen.columns),)](
-            queries, keys, token_tiles(v, size, chosen.columns), solve, weights, gates, starts,
+        launch(
+            output_kernel, rows * segments * (value_size // chosen.columns), token_tiles(q, size, key_size), keys,
+            token_tiles(v, size, chosen.columns), solve, flat_tiles(scores, size), gates, starts,
             output, flat_tiles(befores, chosen.columns) if train else None,
-            flat_tiles(errors[0], chosen.columns) if train else None,
-            flat_tiles(errors[1], chosen.columns) if train and len(errors) > 1 else None, last, scale,
+            *(flat_tiles(x, chosen.columns) if train and x is not None else None for x in _parts(errors)), last, scale,
             tokens, heads, value_heads, chunks, segments, span, plane, V=value_size, BV=chosen.columns,
-            STARTED=starts is not None, TRAIN=train, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
+            STARTED=started, TRAIN=train, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
     return output, last, inverse, scores, gates, errors, befores, transitions
 
@@ -102,7 +111,7 @@ def _fake_gated_delta(
     scale: float,
     segments: int,
     train: bool,
-    lasting: Tensor | None = None,
+    lasting: Tensor | None,
 ) -> Saved:
     return _outputs(q, k, v, segments, train, lasting)
 
@@ -116,15 +125,16 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, segments: int, train: bool, lastin
     # The gradient of `lasting` takes what rounding left of the errors as well.
     parts = 1 if lasting is None or v.dtype == torch.float32 else 2
     exact = torch.float32
+    inverse = v.new_empty((rows, chunks, size, size))
     return (
-        v.new_empty(v.shape),
+        torch.empty_like(v, memory_format=torch.contiguous_format),
         v.new_empty((batch, value_heads, key_size, value_size), dtype=exact),
-        v.new_empty((rows, chunks, size, size)),
-        v.new_empty((rows, chunks, size, size)),
+        inverse,
+        torch.empty_like(inverse),
         v.new_empty((4, rows, chunks * size), dtype=exact),
         v.new_empty((parts, kept, chunks, value_size, size)),
         v.new_empty((kept, chunks, value_size, key_size)),
-        v.new_empty((rows if segments > 1 else 0, segments, key_size, key_size), dtype=exact),
+        v.new_empty((rows, segments, key_size, key_size) if segments > 1 else 0, dtype=exact),
     )
 
 
@@ -144,10 +154,10 @@ def _gated_delta_backward(
     scale: float,
     segments: int,
     gated: bool,
-    lasting: Tensor | None = None,
+    lasting: Tensor | None,
 ) -> Gradients:
     """Gradients of q and k (for each value head: [B, T, HV, K]), v, g (float32), beta, the first state, `lasting`."""
-    q, k, d_output = (aligned(x) for x in (q, k, d_output))
+    q, k, d_output = aligned(q), aligned(k), aligned(d_output)
     d_q, d_k, d_v, d_g, d_beta, d_initial, d_lasting = _gradients(q, v, beta, lasting)
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
     rows = v.shape[0] * value_heads
@@ -156,31 +166,34 @@ def _gated_delta_backward(
     plane = rows * chunks * size
     d_afters = torch.empty_like(befores)
     sizes = {"K": key_size, "V": value_size, "C": size, "GATED": gated, "PRECISION": product_precision(v.dtype)}
+    kind = q.device, v.dtype, beta.dtype, gated, _kind(lasting), key_size, value_size, segments > 1
+    launch = launcher(*kind, d_last is not None)
     with on(q):
         chosen = tile("values_backward", key_size, value_size, v.dtype)
         columns = value_size // chosen.columns
-        d_ends = None if d_last is None else d_last.mT.contiguous()
-        queries, keys = (token_tiles(x, size, key_size) for x in (q, k))
+        d_ends = None if d_last is None else aligned(d_last.mT)
+        queries, keys = token_tiles(q, size, key_size), token_tiles(k, size, key_size)
         solve, weights = flat_tiles(inverse, size), flat_tiles(scores, size)
         for alone in (True, False) if segments > 1 else (False,):
             if alone:
                 d_ends = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
                 d_ends[:, -1] = 0.0 if d_last is None else d_last.flatten(0, 1).mT
-            values_backward_kernel[(rows * (segments - alone) * columns,)](
-                queries, keys, solve, weights, gates, token_tiles(d_output, size, chosen.columns), d_ends, d_v,
+            (launcher(*kind, "alone") if alone else launch)(
+                values_backward_kernel, rows * (segments - alone) * columns, queries, keys, solve, weights, gates,
+                token_tiles(d_output, size, chosen.columns), d_ends, d_v,
                 None if alone else flat_tiles(d_afters, chosen.columns), d_initial, scale,
                 tokens, heads, value_heads, chunks, segments, span, plane, BV=chosen.columns,
                 ENDED=d_ends is not None, ALONE=alone, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
             if alone and d_ends is not None:
-                _join(transitions, d_ends, v.dtype, reverse=True)
-        routed = (None, None) if lasting is None else (lasting.contiguous(), d_lasting)
-        rest = errors[1] if len(errors) > 1 else None
+                _join(launch, transitions, d_ends, v.dtype, reverse=True)
+        routed = (None, None) if lasting is None else (aligned(lasting), d_lasting)
+        large, rest = _parts(errors)
         chosen = tile("inputs_backward", key_size, value_size, v.dtype)
         d_scores, d_system = torch.empty_like(scores), torch.empty_like(scores)
-        inputs_backward_kernel[(rows * chunks,)](
-            q, k, scores, gates, d_output, d_v, errors[0], befores, d_afters, d_scores, d_system,
-            d_q, d_k, d_g, d_beta, scale, tokens, heads, value_heads, chunks, plane, *routed, rest,
+        launch(
+            inputs_backward_kernel, rows * chunks, q, k, scores, gates, d_output, d_v, large, befores, d_afters,
+            d_scores, d_system, d_q, d_k, d_g, d_beta, scale, tokens, heads, value_heads, chunks, plane, *routed, rest,
             BK=chosen.columns, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
     return d_q, d_k, d_v, d_g, d_beta, d_initial, d_lasting
@@ -202,20 +215,20 @@ def _fake_gated_delta_backward(
     scale: float,
     segments: int,
     gated: bool,
-    lasting: Tensor | None = None,
+    lasting: Tensor | None,
 ) -> Gradients:
     return _gradients(q, v, beta, lasting)
 
 
 def _gradients(q: Tensor, v: Tensor, beta: Tensor, lasting: Tensor | None) -> Gradients:
     batch, tokens, value_heads, value_size = v.shape
-    shares = (batch, tokens, value_heads, q.shape[-1])
+    d_q = q.new_empty((batch, tokens, value_heads, q.shape[-1]))
     return (
-        q.new_empty(shares),
-        q.new_empty(shares),
-        v.new_empty(v.shape),
-        v.new_empty((batch, tokens, value_heads), dtype=torch.float32),
-        beta.new_empty((batch, tokens, value_heads)),
+        d_q,
+        torch.empty_like(d_q),
+        torch.empty_like(v, memory_format=torch.contiguous_format),
+        torch.empty_like(beta, dtype=torch.float32, memory_format=torch.contiguous_format),
+        torch.empty_like(beta, memory_format=torch.contiguous_format),
         v.new_empty((batch, value_heads, q.shape[-1], value_size), dtype=torch.float32),
         v.new_empty(0 if lasting is None else lasting.shape, dtype=torch.float32),
     )
@@ -243,12 +256,22 @@ def _backward(ctx: Any, d_output: Tensor | None, d_last: Tensor | None, *_: None
     return d_q, d_k, d_v, d_g, d_beta, d_initial, None, None, None, d_lasting
 
 
-def _join(transitions: Tensor, states: Tensor, dtype: torch.dtype, *, reverse: bool) -> None:
+def _kind(x: Tensor | None) -> torch.dtype | None:
+    """What compiling depends on of a tensor that may be missing."""
+    return None if x is None else x.dtype
+
+
+def _parts(errors: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Errors and, where they are kept, what rounding left of them."""
+    return (errors, None) if len(errors) == 1 else (errors[0], errors[1])
+
+
+def _join(launch: Launcher, transitions: Tensor, states: Tensor, dtype: torch.dtype, *, reverse: bool) -> None:
     rows, segments, value_size, key_size = states.shape
     chosen = tile("join", key_size, value_size, dtype)
-    join_kernel[(rows * (value_size // chosen.columns),)](
-        transitions, states, segments, K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse,
-        num_warps=chosen.warps, num_stages=chosen.stages,
+    launch(
+        join_kernel, rows * (value_size // chosen.columns), transitions, states, segments,
+        K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse, num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
 
 
@@ -279,7 +302,7 @@ def _fake_gated_delta_step(
 gated_delta = define(
     "gated_delta",
     "(Tensor q, Tensor k, Tensor v, Tensor? g, Tensor beta, Tensor? initial_state, float scale, SymInt segments, "
-    "bool train, Tensor? lasting=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "bool train, Tensor? lasting) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _gated_delta,
     _fake_gated_delta,
 )
@@ -287,7 +310,7 @@ gated_delta_backward = define(
     "gated_delta_backward",
     "(Tensor d_output, Tensor? d_last, Tensor q, Tensor k, Tensor v, Tensor beta, Tensor inverse, Tensor scores, "
     "Tensor gates, Tensor errors, Tensor befores, Tensor transitions, float scale, SymInt segments, bool gated, "
-    "Tensor? lasting=None) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? lasting) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _gated_delta_backward,
     _fake_gated_delta_backward,
 )
@@ -297,4 +320,4 @@ gated_delta_step = define(
     _gated_delta_step,
     _fake_gated_delta_step,
 )
-differentiate("gated_delta", _keep, _backward)
+differentiate("gated_delta", _keep, _backward, results=2)

@@ -1,10 +1,12 @@
 """The small operators as torch.compile and CUDA graphs meet them: no graph break, no wait for the device."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hybridsearch.kernels.cross_entropy import fused as entropy
 from hybridsearch.kernels.rms_norm import fused as norms
@@ -49,6 +51,30 @@ def test_compiles_without_a_graph_break(device: torch.device, name: str) -> None
     compiled = torch.compile(CALLS[name], fullgraph=True, backend="aot_eager")
     for ours, theirs in zip(gradients(compiled, given), expected, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_is_met_as_an_operator_where_something_looks_on(device: torch.device, name: str) -> None:
+    class Names(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
+            seen.append(str(function))
+            return function(*arguments, **(options or {}))
+
+    given, seen = leaves(device), list[str]()
+    expected = gradients(CALLS[name], given)
+    with Names():  # type: ignore[no-untyped-call]
+        found = gradients(CALLS[name], given)
+    assert any(operator.startswith("hybridsearch.") for operator in seen)
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_second_derivative_is_an_error(device: torch.device, name: str) -> None:
+    given = leaves(device)
+    loss = CALLS[name](*given).square().sum()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, given, create_graph=True)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")

@@ -98,9 +98,9 @@ def test_operators_are_sound(device: torch.device) -> None:
 
     logits, _, targets = draw(device, 4, 9)
     checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(operators.cross_entropy, (logits.float(), targets), test_utils=checks)
+    torch.library.opcheck(operators.cross_entropy.operator, (logits.float(), targets), test_utils=checks)
     backward = (logits.float(), targets, torch.ones(4, device=device), torch.ones(4, device=device))
-    torch.library.opcheck(operators.cross_entropy_backward, backward, test_utils=checks)
+    torch.library.opcheck(operators.cross_entropy_backward.operator, backward, test_utils=checks)
 
 
 def test_says_why_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,8 @@ class Rule(NamedTuple):
     fused_step: Form
     refuses: Callable[..., str]
     operator: Any
+    rest: tuple[None, ...] = ()
+    """Arguments of its operator behind `train`."""
 
 
 RULES = {
@@ -44,6 +46,7 @@ RULES = {
         gated_fused.gated_delta_step,
         gated_fused.refuses,
         gated_operators.gated_delta,
+        (None,),
     ),
     "kimi_delta": Rule(
         True,

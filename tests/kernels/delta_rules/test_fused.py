@@ -204,7 +204,7 @@ def test_compiles_into_one_graph(rule: Any, draw: Draw, device: torch.device) ->
 def test_the_operators_keep_their_contract(rule: Any, draw: Draw, device: torch.device, train: bool) -> None:
     leaves = sequence(device, draw(1, 65, 1, 16, 16, dtype=torch.float32))
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(rule.operator, (*leaves, None, 0.25, 1, train), test_utils=tests)
+    torch.library.opcheck(rule.operator.operator, (*leaves, None, 0.25, 1, train, *rule.rest), test_utils=tests)
 
 
 @pytest.mark.skipif(not GPU, reason="CUDA graphs need a GPU")

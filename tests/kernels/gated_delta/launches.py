@@ -17,6 +17,6 @@ def launch_all(element: str, key_size: int, value_size: int, gated: bool) -> Non
     for segments, strength, writes in ((1, beta, None), (2, beta, None), (1, beta.to(dtype), None), (1, beta, lasting)):
         saved = operators.gated_delta(q, q, v, decay, strength, state, 1.0, segments, True, writes)
         operators.gated_delta_backward(v, state, q, q, v, strength, *saved[2:], 1.0, segments, gated, writes)
-    operators.gated_delta(q, q, v, decay, beta, None, 1.0, 1, False)
+    operators.gated_delta(q, q, v, decay, beta, None, 1.0, 1, False, None)
     token = (q[:, 0], q[:, 0], v[:, 0], None if decay is None else decay[:, 0], beta[:, 0])
     operators.gated_delta_step(*token, state, 1.0)

@@ -145,12 +145,12 @@ def test_compiles_into_one_graph(draw: Draw, device: torch.device) -> None:
 def test_the_operators_keep_their_contract(draw: Draw, device: torch.device) -> None:
     x, g, state = leaves_of(draw(65, batch=1), device)
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(operators.gated_scan, (x, g, state, 1), test_utils=tests)
+    torch.library.opcheck(operators.gated_scan.operator, (x, g, state, 1), test_utils=tests)
     h = x.detach()
     given = (h, None, g.detach(), h, None, 2)
-    torch.library.opcheck(operators.gated_scan_backward, given, test_utils=tests[:2])
+    torch.library.opcheck(operators.gated_scan_backward.operator, given, test_utils=tests[:2])
     token = (h[:, 0], g.detach()[:, 0], state.detach())
-    torch.library.opcheck(operators.gated_scan_step, token, test_utils=tests[:2])
+    torch.library.opcheck(operators.gated_scan_step.operator, token, test_utils=tests[:2])
 
 
 def test_backward_inside_autocast(draw: Draw, device: torch.device) -> None:

@@ -133,11 +133,11 @@ def test_the_operators_tell_the_truth_about_themselves(device: torch.device, vec
     q, k, v, g = (x.float().requires_grad_() for x in draw(device, 3, vector=vector)[:4])
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     given = (q, k, v, g, None, 0.25, 0, True)
-    torch.library.opcheck(triton_operators.gated_linear, given, test_utils=checks)
+    torch.library.opcheck(triton_operators.gated_linear.operator, given, test_utils=checks)
     row = tuple(x.detach()[:, 0] for x in (q, k, v, g))
     state = torch.zeros(1, 2, 16, 16, device=device)
     torch.library.opcheck(
-        triton_operators.linear_step, (*row, state, 0.25), test_utils=("test_schema", "test_faketensor")
+        triton_operators.linear_step.operator, (*row, state, 0.25), test_utils=("test_schema", "test_faketensor")
     )
 
 

@@ -102,7 +102,7 @@ def test_operators_are_sound(device: torch.device) -> None:
         (operators.norm_mix, (x, gate, weight, weight, share, gate, 4.0, 0.1)),
     ]
     for operator, arguments in calls:
-        torch.library.opcheck(operator, arguments, test_utils=checks)
+        torch.library.opcheck(operator.operator, arguments, test_utils=checks)
 
 
 def test_says_why_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

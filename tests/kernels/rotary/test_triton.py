@@ -53,7 +53,7 @@ def test_operator_is_sound(device: torch.device) -> None:
 
     x, cos, sin = (t.float() for t in draw(device, 5, 2, 8, 1))
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(operators.rotate, (x.requires_grad_(), cos, sin, 1.0), test_utils=checks)
+    torch.library.opcheck(operators.rotate.operator, (x.requires_grad_(), cos, sin, 1.0), test_utils=checks)
 
 
 def test_says_why_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,9 +68,9 @@ def test_operators_are_sound(device: torch.device) -> None:
 
     x, weight, _ = (t.float().requires_grad_() for t in draw(device, 9, 4))
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(operators.short_conv, (x, weight), test_utils=checks)
+    torch.library.opcheck(operators.short_conv.operator, (x, weight), test_utils=checks)
     step = (x[:, 0].detach(), weight.detach(), x[:, :3].detach())
-    torch.library.opcheck(operators.short_conv_step, step, test_utils=checks[:2])
+    torch.library.opcheck(operators.short_conv_step.operator, step, test_utils=checks[:2])
 
 
 def test_says_why_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:

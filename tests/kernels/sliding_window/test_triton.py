@@ -70,7 +70,7 @@ def test_operators_are_sound(device: torch.device) -> None:
 
     q, k, v = (x.bfloat16().requires_grad_() for x in draw(device, 20, (16, 16)))
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(operators.sliding_window, (q, k, v, 6, 1, 0.3), test_utils=checks)
+    torch.library.opcheck(operators.sliding_window.operator, (q, k, v, 6, 1, 0.3), test_utils=checks)
 
 
 def test_backward_inside_autocast(device: torch.device) -> None:

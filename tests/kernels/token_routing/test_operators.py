@@ -61,11 +61,11 @@ def test_the_operator_keeps_its_contract(device: torch.device, leaves_of_both: L
     q, k, v = leaves_of_both(device, 100)[:3]
     gate = torch.ones(2, 1, 2, device=device, requires_grad=True)
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(operators.routed_softmax, (q, k, v, gate, 0.125, 64, True), test_utils=tests)
+    torch.library.opcheck(operators.routed_softmax.operator, (q, k, v, gate, 0.125, 64, True), test_utils=tests)
     *rows, route = leaves_of_both(device, 64)
     rows.insert(3, route[..., 0])
     options = (route[..., 1], None, 0.125, 0.125, 1, 64, True, True)
-    torch.library.opcheck(joint_operator.token_routed, (*rows, *options), test_utils=tests)
+    torch.library.opcheck(joint_operator.token_routed.operator, (*rows, *options), test_utils=tests)
 
 
 def test_nothing_looks_ahead(device: torch.device, leaves_of_both: Leaves) -> None:
