@@ -134,6 +134,10 @@ def measure(name: str, build: Callable[[Shape], Operation], shape: Shape, kinds:
             setattr(rows[kind], f"{prefix}_us", taken)
         for kind, taken in eager_times(runs).items():
             setattr(rows[kind], f"eager_{prefix}_us", taken)
+    if operation.trained:
+        with torch.autograd.set_multithreading_enabled(False):
+            for kind, taken in eager_times({kind: both(run) for kind, run in right.items()}).items():
+                rows[kind].eager_caller_us = taken
     return list(rows.values())
 
 
@@ -151,7 +155,7 @@ def ratios(rows: list[Row]) -> dict[str, float]:
 
 def line(row: Row) -> str:
     """One line for people."""
-    times = (row.forward_us, row.both_us, row.eager_forward_us, row.eager_both_us)
+    times = (row.forward_us, row.both_us, row.eager_forward_us, row.eager_both_us, row.eager_caller_us)
     text = " ".join("       -" if taken is None else f"{taken.median:8.1f}" for taken in times)
     worst = max(row.errors.values(), default=math.nan)
     floors = f"{row.floor_forward_us:7.1f} {row.floor_both_us:7.1f}"

@@ -20,14 +20,21 @@ class Launcher:
     def __call__(self, kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:
         """Launch `programs` programs of the kernel; its compile-time constants count by the first launch."""
         found = self.compiled.get(id(kernel))
-        if found is not None:
+        if found is None:
+            self._first(kernel, programs, arguments, constants)
+        else:
             compiled, constant = found
             compiled[programs, 1, 1](*arguments, *constant)
-            return
+
+    def _first(self, kernel: Any, programs: int, arguments: tuple[Any, ...], constants: dict[str, Any]) -> None:
         compiled = kernel[(programs,)](*arguments, **constants)
-        if isinstance(compiled, CompiledKernel):  # nothing is under Triton's interpreter
-            # A compiled kernel takes a value for each parameter, and skips those of its constants.
-            self.compiled[id(kernel)] = compiled, (None,) * (len(kernel.arg_names) - len(arguments))
+        if not isinstance(compiled, CompiledKernel):  # Triton's interpreter compiles nothing
+            return
+        for parameter, argument in zip(kernel.params, arguments, strict=False):
+            if type(argument) is int and not parameter.do_not_specialize:
+                raise TypeError(f"{kernel.fn.__name__} is specialised on {parameter.name}; name it in do_not_specialize")
+        # A compiled kernel takes a value for each parameter, and skips those of its constants.
+        self.compiled[id(kernel)] = compiled, (None,) * (len(kernel.params) - len(arguments))
 
 
 @cache
@@ -35,7 +42,6 @@ def launcher(*kind: Any) -> Launcher:
     """The launcher for one kind of inputs: for everything that could change what Triton compiles.
 
     That is the device, dtypes, sizes that are constants of the kernels, and which arguments are none. Tensors have to
-    lie at multiples of 16 bytes (`registration.aligned`), integers to be run-time numbers that Triton does not
-    specialise, and below 2**31.
+    lie at multiples of 16 bytes (`registration.aligned`), and integers to be below 2**31.
     """
     return Launcher()

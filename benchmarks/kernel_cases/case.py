@@ -101,6 +101,8 @@ class Row:
     both_us: Spread | None = None
     eager_forward_us: Spread | None = None
     eager_both_us: Spread | None = None
+    eager_caller_us: Spread | None = None
+    """Forwards and backwards, the backward pass not in torch's own thread but in the caller's."""
     floor_forward_us: float | None = None
     floor_both_us: float | None = None
     failure: str = ""

@@ -53,7 +53,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
     ctx.save_for_backward(logits, targets, output[1])
 
 
-def _backward(ctx: Any, d_losses: Tensor, _: None) -> tuple[Tensor, None]:
+def _backward(ctx: Any, d_losses: Tensor, *_: None) -> tuple[Tensor, None]:
     logits, targets, sums = ctx.saved_tensors
     logits = logits.detach()
     cross_entropy_backward(logits, targets, sums, d_losses)
@@ -71,4 +71,4 @@ cross_entropy_backward = define(
     _cross_entropy_backward,
     _fake_cross_entropy_backward,
 )
-differentiate("cross_entropy", _keep, _backward)
+differentiate("cross_entropy", _keep, _backward, results=1)

@@ -320,4 +320,4 @@ kimi_delta_step = define(
     _kimi_delta_step,
     _fake_kimi_delta_step,
 )
-differentiate("kimi_delta", _keep, _backward)
+differentiate("kimi_delta", _keep, _backward, results=2)
