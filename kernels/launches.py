@@ -32,7 +32,8 @@ class Launcher:
             return
         for parameter, argument in zip(kernel.params, arguments, strict=False):
             if type(argument) is int and not parameter.do_not_specialize:
-                raise TypeError(f"{kernel.fn.__name__} is specialised on {parameter.name}; name it in do_not_specialize")
+                name = kernel.fn.__name__
+                raise TypeError(f"{name} is specialised on {parameter.name}: name it in do_not_specialize")
         # A compiled kernel takes a value for each parameter, and skips those of its constants.
         self.compiled[id(kernel)] = compiled, (None,) * (len(kernel.params) - len(arguments))
 
