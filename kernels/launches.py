@@ -39,8 +39,8 @@ class Launcher:
 
 
 @cache
-def launcher(*kind: Any) -> Launcher:
-    """The launcher for one kind of inputs: for everything that could change what Triton compiles.
+def launcher(operator: str, *kind: Any) -> Launcher:
+    """The launcher of an operator for one kind of inputs: for everything that could change what Triton compiles.
 
     That is the device, dtypes, sizes that are constants of the kernels, and which arguments are none. Tensors have to
     lie at multiples of 16 bytes (`registration.aligned`), and integers to be below 2**31.

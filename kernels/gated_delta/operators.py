@@ -67,9 +67,8 @@ def _gated_delta(
     plane = rows * chunks * size
     sizes = {"K": key_size, "C": size, "GATED": g is not None, "PRECISION": product_precision(v.dtype)}
     started = segments > 1 or initial_state is not None
-    launch = launcher(
-        q.device, v.dtype, beta.dtype, _kind(g), _kind(lasting), key_size, value_size, segments > 1, started, train
-    )
+    dtypes = v.dtype, beta.dtype, _kind(g), _kind(lasting)
+    launch = launcher("gated_delta", q.device, *dtypes, key_size, value_size, segments > 1, started, train)
     keys, solve = token_tiles(k, size, key_size), flat_tiles(inverse, size)
     with on(q):
         chosen = tile("prepare", key_size, value_size, v.dtype)
@@ -166,8 +165,9 @@ def _gated_delta_backward(
     plane = rows * chunks * size
     d_afters = torch.empty_like(befores)
     sizes = {"K": key_size, "V": value_size, "C": size, "GATED": gated, "PRECISION": product_precision(v.dtype)}
-    kind = q.device, v.dtype, beta.dtype, gated, _kind(lasting), key_size, value_size, segments > 1
-    launch = launcher(*kind, d_last is not None)
+    dtypes = v.dtype, beta.dtype, _kind(lasting)
+    inputs = "gated_delta_backward", q.device, *dtypes, gated, key_size, value_size, segments > 1
+    launch = launcher(*inputs, d_last is not None)
     with on(q):
         chosen = tile("values_backward", key_size, value_size, v.dtype)
         columns = value_size // chosen.columns
@@ -178,7 +178,7 @@ def _gated_delta_backward(
             if alone:
                 d_ends = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
                 d_ends[:, -1] = 0.0 if d_last is None else d_last.flatten(0, 1).mT
-            (launcher(*kind, "alone") if alone else launch)(
+            (launcher(*inputs, "alone") if alone else launch)(
                 values_backward_kernel, rows * (segments - alone) * columns, queries, keys, solve, weights, gates,
                 token_tiles(d_output, size, chosen.columns), d_ends, d_v,
                 None if alone else flat_tiles(d_afters, chosen.columns), d_initial, scale,

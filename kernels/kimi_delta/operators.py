@@ -7,6 +7,7 @@ a short scan gives it its true start.
 Axes as in `triton_forward`: X = B HV, N chunks of C tokens.
 """
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from hybridsearch.kernels.descriptors import flat_tiles, product_precision, token_tiles
 from hybridsearch.kernels.gated_delta.triton_forward import join_kernel
-from hybridsearch.kernels.kimi_delta.tiles import NEAR, chunk, tile
+from hybridsearch.kernels.kimi_delta import tiles
+from hybridsearch.kernels.kimi_delta.tiles import NEAR, chunk
 from hybridsearch.kernels.kimi_delta.triton_backward import (
     errors_backward_kernel,
     inputs_backward_kernel,
@@ -30,7 +32,10 @@ from hybridsearch.kernels.kimi_delta.triton_forward import (
     steep_pairs_kernel,
 )
 from hybridsearch.kernels.kimi_delta.triton_step import step_kernel
+from hybridsearch.kernels.launches import Launcher, launcher
 from hybridsearch.kernels.registration import aligned, define, differentiate, on
+
+tile = cache(tiles.tile)
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -59,7 +64,7 @@ def _kimi_delta(
     These are gates, reads, erases, writes, P, A, errors and states before chunks (empty unless `train`), and
     transitions (empty unless there is more than one segment).
     """
-    q, k, v, g, beta = q.contiguous(), k.contiguous(), aligned(v), g.contiguous(), beta.contiguous()
+    q, k, v, g, beta = aligned(q), aligned(k), aligned(v), aligned(g), aligned(beta)
     saved = _outputs(q, k, v, segments, train)
     output, last, gates, reads, erases, writes, scores, inverse, errors, befores, transitions = saved
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *v.shape[2:]
@@ -67,43 +72,49 @@ def _kimi_delta(
     chunks, span, segments = _span(tokens, size, segments)
     near, lowest = NEAR[v.dtype]
     sizes = {"K": key_size, "V": value_size, "C": size, "PRECISION": product_precision(v.dtype)}
+    started = segments > 1 or initial_state is not None
+    dtypes = q.dtype, v.dtype, g.dtype, beta.dtype
+    launch = launcher("kimi_delta", q.device, *dtypes, key_size, value_size, segments > 1, started, train)
     with on(q):
         # float16 has the mantissa of tf32, and with keys of length 1 and beta to 2 no entry is above 2
         system = scores.new_empty(scores.shape, dtype=torch.float32 if v.dtype == torch.float32 else torch.float16)
         chosen = tile("pairs", key_size, value_size, v.dtype)
         whole = sizes | {"BK": chosen.columns, "num_warps": chosen.warps, "num_stages": chosen.stages}
         del whole["V"]
-        pairs_kernel[(rows * chunks,)](
-            q, k, g, beta, gates, reads, erases, writes, scores, system, scale, lowest,
+        launch(
+            pairs_kernel, rows * chunks, q, k, g, beta, gates, reads, erases, writes, scores, system, scale, lowest,
             tokens, heads, value_heads, chunks, **whole,
         )  # fmt: skip
-        steep_pairs_kernel[(rows * chunks,)](
-            q, k, beta, gates, scores, system, scale, tokens, heads, value_heads, chunks,
-            NEAR=near, LEVELS=size.bit_length() - 1, **whole,
+        launch(
+            steep_pairs_kernel, rows * chunks, q, k, beta, gates, scores, system, scale,
+            tokens, heads, value_heads, chunks, NEAR=near, LEVELS=size.bit_length() - 1, **whole,
         )  # fmt: skip
         chosen = tile("solve", key_size, value_size, v.dtype)
-        solve_kernel[(rows * chunks,)](
-            system, erases, inverse, K=key_size, BK=chosen.columns, C=size, PRECISION=sizes["PRECISION"],
+        launch(
+            solve_kernel, rows * chunks, system, erases, inverse,
+            K=key_size, BK=chosen.columns, C=size, PRECISION=sizes["PRECISION"],
             num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
-        starts = None if initial_state is None else initial_state.mT.contiguous()
+        starts = None if initial_state is None else aligned(initial_state.mT)
         queries, erased, keys, solve, weights = (flat_tiles(x, size) for x in (reads, erases, writes, inverse, scores))
         if segments > 1:
             starts = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
             starts[:, 0] = 0.0 if initial_state is None else initial_state.flatten(0, 1).mT
             chosen = tile("segment", key_size, value_size, v.dtype)
-            segment_kernel[(rows * segments * ((value_size + key_size) // chosen.columns),)](
+            launch(
+                segment_kernel, rows * segments * ((value_size + key_size) // chosen.columns),
                 erased, keys, token_tiles(v, size, chosen.columns), solve, gates, starts, transitions,
                 tokens, value_heads, chunks, segments, span,
                 BV=chosen.columns, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
-            _join(transitions, starts, v.dtype, reverse=False)
+            _join(launch, transitions, starts, v.dtype, reverse=False)
         chosen = tile("output", key_size, value_size, v.dtype)
-        output_kernel[(rows * segments * (value_size // chosen.columns),)](
+        launch(
+            output_kernel, rows * segments * (value_size // chosen.columns),
             queries, erased, keys, token_tiles(v, size, chosen.columns), solve, weights,
             flat_tiles(errors, chosen.columns) if train else None, gates, starts, output,
             flat_tiles(befores, chosen.columns) if train else None, last, tokens, value_heads, chunks, segments, span,
-            BV=chosen.columns, STARTED=starts is not None, TRAIN=train,
+            BV=chosen.columns, STARTED=started, TRAIN=train,
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
     return saved
@@ -164,7 +175,7 @@ def _kimi_delta_backward(
     segments: int,
 ) -> Gradients:
     """Gradients of q and k (for each value head: [B, T, HV, K]), v, and in float32 of g, beta and the initial state."""
-    q, k, beta, d_output = q.contiguous(), k.contiguous(), beta.contiguous(), aligned(d_output)
+    q, k, beta, d_output = aligned(q), aligned(k), aligned(beta), aligned(d_output)
     d_q, d_k, d_v, d_g, d_beta, d_initial = gradients = _gradients(q, d_output, beta)
     tokens, heads, key_size, value_heads, value_size = *q.shape[1:], *d_output.shape[2:]
     kind = d_output.dtype
@@ -172,26 +183,30 @@ def _kimi_delta_backward(
     chunks, span, segments = _span(tokens, size, segments)
     d_afters, d_errors = torch.empty_like(befores), torch.empty_like(errors)
     sizes = {"K": key_size, "V": value_size, "C": size, "PRECISION": product_precision(kind)}
+    inputs = "kimi_delta_backward", q.device, q.dtype, kind, beta.dtype, key_size, value_size, segments > 1
+    launch = launcher(*inputs, d_last is not None)
     with on(q):
         chosen = tile("errors_backward", key_size, value_size, kind)
         columns = value_size // chosen.columns
-        d_ends = None if d_last is None else d_last.mT.contiguous()
+        d_ends = None if d_last is None else aligned(d_last.mT)
         queries, erased, keys, weights = (flat_tiles(x, size) for x in (reads, erases, writes, scores))
         for alone in (True, False) if segments > 1 else (False,):
             if alone:
                 d_ends = q.new_empty((rows, segments, value_size, key_size), dtype=torch.float32)
                 d_ends[:, -1] = 0.0 if d_last is None else d_last.flatten(0, 1).mT
             kept = (None, None) if alone else (flat_tiles(x, chosen.columns) for x in (d_errors, d_afters))
-            errors_backward_kernel[(rows * (segments - alone) * columns,)](
+            (launcher(*inputs, "alone") if alone else launch)(
+                errors_backward_kernel, rows * (segments - alone) * columns,
                 queries, erased, keys, weights, gates, token_tiles(d_output, size, chosen.columns), d_ends, *kept,
                 d_initial, value_heads, chunks, segments, span, BV=chosen.columns, ENDED=d_ends is not None,
                 ALONE=alone, **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
             if alone and d_ends is not None:
-                _join(transitions, d_ends, kind, reverse=True)
+                _join(launch, transitions, d_ends, kind, reverse=True)
         chosen = tile("pairs_backward", key_size, value_size, kind)
         d_scores, d_system = torch.empty_like(scores), torch.empty_like(scores)
-        pairs_backward_kernel[(rows * chunks,)](
+        launch(
+            pairs_backward_kernel, rows * chunks,
             inverse, errors, d_errors, d_output, d_v, d_scores, d_system, scale, tokens, value_heads, chunks,
             V=value_size, C=size, PRECISION=product_precision(kind), num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
@@ -200,7 +215,8 @@ def _kimi_delta_backward(
         d_strength = d_beta if parts == 1 else d_beta.new_empty((parts, *d_beta.shape))
         steep = tile("steep_inputs_backward", key_size, value_size, kind)
         for kernel, warps in (inputs_backward_kernel, chosen.warps), (steep_inputs_backward_kernel, steep.warps):
-            kernel[(rows * chunks * parts,)](
+            launch(
+                kernel, rows * chunks * parts,
                 q, k, beta, gates, errors, d_output, d_v, d_scores, d_system, befores, d_afters,
                 d_q, d_k, d_g, d_strength, scale, tokens, heads, value_heads, chunks, d_beta.numel(),
                 BK=chosen.columns, NEAR=NEAR[kind][0], LEVELS=size.bit_length() - 1,
@@ -267,12 +283,12 @@ def _backward(ctx: Any, d_output: Tensor | None, d_last: Tensor | None, *_: None
     return d_q, d_k, d_v, d_g, d_beta, d_initial if ctx.started else None, None, None, None
 
 
-def _join(transitions: Tensor, states: Tensor, dtype: torch.dtype, *, reverse: bool) -> None:
+def _join(launch: Launcher, transitions: Tensor, states: Tensor, dtype: torch.dtype, *, reverse: bool) -> None:
     rows, segments, value_size, key_size = states.shape
     chosen = tile("join", key_size, value_size, dtype)
-    join_kernel[(rows * (value_size // chosen.columns),)](
-        transitions, states, segments, K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse,
-        num_warps=chosen.warps, num_stages=chosen.stages,
+    launch(
+        join_kernel, rows * (value_size // chosen.columns), transitions, states, segments,
+        K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse, num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
 
 

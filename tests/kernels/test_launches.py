@@ -46,8 +46,9 @@ def test_a_kernel_is_looked_up_once_for_a_kind_of_inputs() -> None:
 
 
 def test_kinds_do_not_share_what_they_compiled() -> None:
-    assert launches.launcher("bfloat16", 64) is launches.launcher("bfloat16", 64)
-    assert launches.launcher("bfloat16", 64) is not launches.launcher("float32", 64)
+    assert launches.launcher("rule", "bfloat16", 64) is launches.launcher("rule", "bfloat16", 64)
+    assert launches.launcher("rule", "bfloat16", 64) is not launches.launcher("rule", "float32", 64)
+    assert launches.launcher("rule", "bfloat16", 64) is not launches.launcher("rule_backward", "bfloat16", 64)
 
 
 def test_a_number_that_triton_would_specialise_is_refused() -> None:
