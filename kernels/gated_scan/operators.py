@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hybridsearch.kernels.gated_scan.tiles import MOST_SEGMENTS, PIECE, Tile, tile
 from hybridsearch.kernels.gated_scan.triton_scan import backward_kernel, forward_kernel, step_kernel
-from hybridsearch.kernels.registration import define, differentiate, on
+from hybridsearch.kernels.registration import define, differentiate, multiprocessors, on
 
 STEP_BLOCK = 1024
 
@@ -24,7 +24,7 @@ def _segments(x: Tensor, chosen: Tile) -> int:
     if x.device.type != "cuda":
         return 1
     programs = x.shape[0] * -(-x.shape[2] // chosen.columns)
-    processors = torch.cuda.get_device_properties(x.device).multi_processor_count
+    processors = multiprocessors(x.device)
     if 10 * programs >= 9 * processors:
         return 1
     return max(1, min(8 * processors // programs, x.shape[1] // (4 * chosen.tokens), MOST_SEGMENTS))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.kimi_delta.tiles import DTYPES, largest_key, padded_sizes, tile
-from hybridsearch.kernels.registration import refuses_device
+from hybridsearch.kernels.registration import multiprocessors, refuses_device
 
 SHORTEST_SEGMENT = 512
 """Tokens; a shorter segment would pay more for its transition than it gains."""
@@ -105,7 +105,7 @@ def _segments(v: Tensor, key_size: int) -> int:
         return 1
     batch, tokens, heads, value_size = v.shape
     programs = batch * heads * (value_size // tile("output", key_size, value_size, v.dtype).columns)
-    processors = torch.cuda.get_device_properties(v.device).multi_processor_count
+    processors = multiprocessors(v.device)
     wanted = min(processors // programs, tokens // SHORTEST_SEGMENT)
     # Running every segment twice costs as much again: two segments gain nothing.
     return wanted if wanted > 2 else 1
