@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hybridsearch.kernels.linear_attention.triton_tiles import DTYPES, LARGEST_SIZE, padded_size
+from hybridsearch.kernels.linear_attention.triton_tiles import DTYPES, LARGEST_KEY, largest_value, padded_sizes
 from hybridsearch.kernels.registration import refuses_device
 
 
@@ -31,15 +31,16 @@ def gated_linear_attention(
 
     key_size, value_size = k.shape[-1], v.shape[-1]
     scale = key_size**-0.5 if scale is None else scale
-    if value_size > LARGEST_SIZE:  # value columns know nothing of each other
-        states = [None] if initial_state is None else torch.split(initial_state, LARGEST_SIZE, -1)
+    largest = largest_value(v.dtype)
+    if value_size > largest:  # value columns know nothing of each other
+        states = [None] if initial_state is None else torch.split(initial_state, largest, -1)
         parts = [
             gated_linear_attention(q, k, part, g, scale=scale, initial_state=states[n % len(states)], segments=segments)
-            for n, part in enumerate(torch.split(v, LARGEST_SIZE, -1))
+            for n, part in enumerate(torch.split(v, largest, -1))
         ]
         return torch.cat([o for o, _ in parts], -1), torch.cat([state for _, state in parts], -1)
-    more_keys = padded_size(key_size) - key_size
-    more_values = padded_size(value_size) - value_size
+    whole_key, whole_value = padded_sizes(key_size, value_size, v.dtype)
+    more_keys, more_values = whole_key - key_size, whole_value - value_size
     q, k, g = q.to(v.dtype), k.to(v.dtype), g.to(torch.float32)
     if more_keys:
         q, k = pad(q, (0, more_keys)), pad(k, (0, more_keys))
@@ -71,4 +72,4 @@ def refuses(device: torch.device, dtype: torch.dtype, head_dim: int) -> str:
     reason = refuses_device(device)
     if not reason and dtype not in DTYPES:
         reason = f"needs bfloat16 or float32, found {dtype}"
-    return reason or (f"key size {head_dim} is above {LARGEST_SIZE}" if head_dim > LARGEST_SIZE else "")
+    return reason or (f"key size {head_dim} is above {LARGEST_KEY}" if head_dim > LARGEST_KEY else "")

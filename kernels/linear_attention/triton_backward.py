@@ -52,6 +52,7 @@ def values_backward_kernel(
     """
     tile, segment, x, batch, head = place_of(heads, segments, V // BV)
     kind = d_output.dtype
+    FINE: tl.constexpr = PRECISION == "tf32x3"
 
     rows = tl.arange(0, C)
     key_columns = tl.arange(0, K)
@@ -89,18 +90,21 @@ def values_backward_kernel(
             queries = q.load([batch, n * C, head * K]).reshape(C, K)
             keys = k.load([batch, n * C, head * K]).reshape(C, K)
             sums = tl.load(gates + rows)
-            grown = tl.load(gates + plane + rows)[None, :]
-            kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
             d_state_t *= tl.exp2(tl.load(gates + (C - 1)))
-            d_value_t = tl.dot(d_low_t, tl.trans(keys), input_precision=PRECISION) * kept
             # Rows behind the last token are another sequence's: nothing may come from them.
             past = sums[:, None] - sums[None, :]
-            if PRECISION == "tf32x3":
+            if FINE:
                 rest = tl.load(gates + 3 * plane.to(tl.int64) + rows)
                 past += rest[:, None] - rest[None, :]
             within = tl.exp2(tl.minimum(past, 0.0)) * scale
             within = tl.where((rows[:, None] >= rows[None, :]) & inside[:, None], within, 0.0)
             weights = (tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * within).to(kind)
+            if FINE:  # Its three parts would wait in registers, but for the barrier.
+                tl.debug_barrier()
+                keys = k.load([batch, n * C, head * K]).reshape(C, K)
+            kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
+            d_value_t = tl.dot(d_low_t, tl.trans(keys), input_precision=PRECISION) * kept
+            grown = tl.load(gates + plane + rows)[None, :]
             d_read_t = (d_out_t.to(tl.float32) * grown).to(kind)
             gates -= C
         d_value_t = tl.dot(d_out_t, weights, d_value_t, input_precision=PRECISION)
@@ -149,9 +153,6 @@ def inputs_backward_kernel(
     inside = rows < tokens - n * C
     first = (batch.to(tl.int64) * tokens + n * C) * heads + head
     at = x * chunks + n
-    offsets = rows[:, None] * (heads * K) + tl.arange(0, BK)[None, :]
-    d_q += first * K
-    d_k += first * K
     gates += x.to(tl.int64) * chunks * C + n * C
     sums = tl.load(gates + rows)
     grown = tl.load(gates + plane + rows)[:, None]
@@ -159,7 +160,9 @@ def inputs_backward_kernel(
     whole = tl.load(gates + (C - 1))
     d_sums = tl.zeros((C,), tl.float32)
     to_end = tl.zeros((C,), tl.float32)
-    d_state = tl.zeros((BK, BK), tl.float32)  # its trace is <S, dS'>; a product leaves both in shared memory
+    end = tl.zeros((BK,), tl.float32)
+    columns = tl.arange(0, BK)
+    diagonal = columns[:, None] == columns[None, :]
 
     values = v.load([batch, n * C, head * V]).reshape(C, V)
     d_out = d_output.load([batch, n * C, head * V]).reshape(C, V)
@@ -183,8 +186,10 @@ def inputs_backward_kernel(
     d_scores_t = d_scores_t.to(kind)
 
     for part in range(K // BK):
+        if FINE:  # as in `add_pairs`
+            tl.debug_barrier()
+            d_out = d_output.load([batch, n * C, head * V]).reshape(C, V)
         before_t = befores.load([at * V, part * BK])
-        d_after_t = d_afters.load([at * V, part * BK])
         queries = q.load([batch, n * C, head * K + part * BK]).reshape(C, BK)
         keys = k.load([batch, n * C, head * K + part * BK]).reshape(C, BK)
         d_query = tl.dot(d_out, before_t, input_precision=PRECISION) * grown
@@ -192,7 +197,11 @@ def inputs_backward_kernel(
         d_sums += tl.sum(queries.to(tl.float32) * d_query, 1)
         if FINE:
             d_query += own_score * keys
-        tl.store(d_q + offsets, d_query.to(kind), mask=inside[:, None])
+        d_q.store([batch, n * C, head * K + part * BK], d_query.to(kind)[None, :, :])
+        if FINE:
+            tl.debug_barrier()
+            values = v.load([batch, n * C, head * V]).reshape(C, V)
+        d_after_t = d_afters.load([at * V, part * BK])
         d_key = tl.dot(values, d_after_t, input_precision=PRECISION) * kept
         to_end += tl.sum(keys.to(tl.float32) * d_key, 1)
         if FINE:
@@ -202,14 +211,14 @@ def inputs_backward_kernel(
         else:
             d_key = tl.dot(d_scores_t, queries, d_key, input_precision=PRECISION)
             d_sums -= tl.sum(keys.to(tl.float32) * d_key, 1)
-        tl.store(d_k + offsets, d_key.to(kind), mask=inside[:, None])
-        d_state = tl.dot(tl.trans(before_t), d_after_t, d_state, input_precision=PRECISION)
-        d_q += BK
-        d_k += BK
+        d_k.store([batch, n * C, head * K + part * BK], d_key.to(kind)[None, :, :])
+        if FINE:
+            end += tl.sum(before_t * d_after_t, 0)
+        else:  # <S, dS'> as the trace of a product leaves both in shared memory
+            d_state = tl.dot(tl.trans(before_t), d_after_t)
+            end += tl.sum(tl.where(diagonal, d_state, 0.0), 1)
 
-    columns = tl.arange(0, BK)
-    d_state = tl.sum(tl.where(columns[:, None] == columns[None, :], d_state, 0.0), 0)
-    end = tl.exp2(whole) * tl.sum(d_state, 0)
+    end = tl.exp2(whole) * tl.sum(end, 0)
     if not FINE:
         end += tl.sum(to_end, 0)
     d_sums = tl.where(inside, d_sums, 0.0) + tl.where(rows == C - 1, end, 0.0)
@@ -236,6 +245,7 @@ def add_pairs(
     inside,
     near,
     K: tl.constexpr,
+    TOP: tl.constexpr,
     SIGN: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
@@ -248,7 +258,7 @@ def add_pairs(
     """
     kind = one.dtype
     FINE: tl.constexpr = PRECISION == "tf32x3"
-    for level in range(near, 6):
+    for level in range(near, TOP + 1):
         tl.debug_barrier()
         past = decay_from_border(gates, plane, rows, columns, level, K, FINE)
         _, right = scaled(other, -SIGN * past, inside[:, None], level, near)
@@ -291,6 +301,7 @@ def channel_inputs_backward_kernel(
     BK: tl.constexpr,
     C: tl.constexpr,
     NEAR: tl.constexpr,
+    TOP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One chunk of one head, BK key channels with a decay each: dq, dk and dg. Grid: X N (K / BK).
@@ -328,7 +339,7 @@ def channel_inputs_backward_kernel(
     d_state = tl.sum(before_t.to(tl.float32) * d_after_t.to(tl.float32), 0)  # <S, dS'> of each channel
     own_end = tl.program_id(0) * BK + tl.arange(0, BK)
     tl.store(at_ends + own_end, tl.exp2(whole) * d_state)
-    near = nearest_level(gates, columns, K, C, NEAR)
+    near = nearest_level(gates, columns, K, C, NEAR, TOP)
 
     # A token's score with itself knows no decay: among the products it would leave its rounding in dg.
     own_score = tl.sum(d_out.to(tl.float32) * values.to(tl.float32), 1)[:, None] * scale
@@ -337,7 +348,7 @@ def channel_inputs_backward_kernel(
     d_query += own_score * tl.load(k + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
     d_query, d_sums = add_pairs(
         d_query, d_sums, q + offsets, k + offsets, gates, plane, d_out, values, scale, rows, columns, inside, near,
-        K, 1, PRECISION
+        K, TOP, 1, PRECISION
     )  # fmt: skip
     d_q.store([batch, n * C, head * K + part * BK], d_query.to(kind)[None, :, :])
 
@@ -354,7 +365,7 @@ def channel_inputs_backward_kernel(
     d_key += own_score * tl.load(q + offsets, mask=inside[:, None], other=0.0).to(tl.float32)
     d_key, d_sums = add_pairs(
         d_key, d_sums, k + offsets, q + offsets, gates, plane, values, d_out, scale, rows, columns, inside, near,
-        K, -1, PRECISION
+        K, TOP, -1, PRECISION
     )  # fmt: skip
     d_k.store([batch, n * C, head * K + part * BK], d_key.to(kind)[None, :, :])
     d_sums = tl.where(inside[:, None], d_sums, 0.0)

@@ -85,11 +85,11 @@ def is_near(i, j, level):
 
 
 @triton.jit
-def nearest_level(gates, columns, K: tl.constexpr, C: tl.constexpr, NEAR: tl.constexpr):
+def nearest_level(gates, columns, K: tl.constexpr, C: tl.constexpr, NEAR: tl.constexpr, TOP: tl.constexpr):
     """Log2 of the tokens that a block which is taken whole has to its border: all of a chunk of gentle decays."""
     middle = tl.load(gates + (C // 2 - 1) * K + columns)
     whole = tl.load(gates + (C - 1) * K + columns)
-    return tl.where(tl.min(tl.minimum(middle, whole - middle), 0) >= GENTLE, 5, NEAR)
+    return tl.where(tl.min(tl.minimum(middle, whole - middle), 0) >= GENTLE, TOP, NEAR)
 
 
 @triton.jit
@@ -137,12 +137,13 @@ def prepare_kernel(
     K: tl.constexpr,
     C: tl.constexpr,
     NEAR: tl.constexpr,
+    TOP: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One chunk of one head with a decay a key channel: G, `reads`, `writes` and A. Grid: X N.
 
     No exponent can overflow: the later half of a block sees the earlier one through their border b, exp(G_i - G_b)
-    exp(G_b - G_j), in blocks of 64 rows, 32, and so on down to those that are taken whole. These are the chunk itself
+    exp(G_b - G_j), in blocks of C rows, C / 2, and so on down to those that are taken whole. These are the chunk itself
     where it decays gently, else blocks of 2^(NEAR + 1) rows: they have at most 2^NEAR tokens to their border, and a log
     decay below `lowest` counts as that.
     """
@@ -179,7 +180,7 @@ def prepare_kernel(
     tl.store(reads + padded, (queries * tl.exp2(sums) * scale).to(kind))
     tl.store(writes + padded, (keys * tl.exp2(whole - sums)).to(kind))
 
-    nearest = nearest_level(gates, columns, K, C, NEAR)
+    nearest = nearest_level(gates, columns, K, C, NEAR, TOP)
     borders = border(rows, nearest)[:, None] * K + columns[None, :]
     past = sums - tl.load(gates + borders)
     if FINE:
@@ -189,7 +190,7 @@ def prepare_kernel(
     near = tl.dot(left, tl.trans(right), input_precision=PRECISION)
     found = tl.where(is_near(rows[:, None], rows[None, :], nearest), near, 0.0)
     found += tl.where(rows[:, None] == rows[None, :], tl.sum(queries * keys, 1)[:, None], 0.0)
-    for level in range(nearest + 1, 6):
+    for level in range(nearest + 1, TOP + 1):
         borders = border(rows, level)[:, None] * K + columns[None, :]
         past = sums - tl.load(gates + borders)
         if FINE:
@@ -235,6 +236,7 @@ def output_kernel(
     """
     tile, segment, x, batch, head = place_of(heads, segments, V // BV)
     kind = v.dtype
+    FINE: tl.constexpr = PRECISION == "tf32x3"
 
     rows = tl.arange(0, C)
     key_columns = tl.arange(0, K)
@@ -272,16 +274,19 @@ def output_kernel(
             keys = k.load([batch, n * C, head * K]).reshape(C, K)
             sums = tl.load(gates + rows)
             grown = tl.load(gates + plane + rows)[None, :]
-            kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
             state_t *= tl.exp2(tl.load(gates + (C - 1)))
             found_t = tl.dot(low_t, tl.trans(queries), input_precision=PRECISION) * grown
+            if FINE:  # Its three parts would wait in registers, but for the barrier.
+                tl.debug_barrier()
+                queries = q.load([batch, n * C, head * K]).reshape(C, K)
             past = sums[None, :] - sums[:, None]
-            if PRECISION == "tf32x3":
+            if FINE:
                 rest = tl.load(gates + 3 * plane.to(tl.int64) + rows)
                 past += rest[None, :] - rest[:, None]
             within = tl.exp2(tl.minimum(past, 0.0)) * scale
             within = tl.where(rows[:, None] <= rows[None, :], within, 0.0)
             weights_t = (tl.dot(keys, tl.trans(queries), input_precision=PRECISION) * within).to(kind)
+            kept = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
             written_t = (values_t.to(tl.float32) * kept).to(kind)
             gates += C
         found_t = tl.dot(values_t, weights_t, found_t, input_precision=PRECISION)

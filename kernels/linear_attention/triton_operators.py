@@ -26,11 +26,11 @@ from hybridsearch.kernels.linear_attention.triton_forward import (
     segment_kernel,
 )
 from hybridsearch.kernels.linear_attention.triton_step import step_kernel
-from hybridsearch.kernels.linear_attention.triton_tiles import CHUNK, padded_size, tile
+from hybridsearch.kernels.linear_attention.triton_tiles import chunk, power_of_two, tile, top_level
 from hybridsearch.kernels.registration import aligned, define, differentiate, on
 
-SHORTEST_SEGMENT = 8
-"""Chunks; a shorter segment would move more state than tokens."""
+SHORTEST_SEGMENT = 512
+"""Tokens; a shorter segment would move more state than tokens."""
 
 NEAR = {torch.bfloat16: (3, -10.0), torch.float32: (2, -16.0)}
 """Log2 of the tokens that the smallest blocks of channel decays have to their border, and the log decay below which one
@@ -53,12 +53,13 @@ def _segments(k: Tensor, v: Tensor, *, vector: bool) -> int:
     processors = torch.cuda.get_device_properties(v.device).multi_processor_count
     if vector and 20 * programs >= 9 * processors:
         return 1
-    return max(1, min(2 * processors // programs, -(-v.shape[1] // CHUNK) // SHORTEST_SEGMENT))
+    length = chunk(k.shape[3], v.dtype)
+    return max(1, min(2 * processors // programs, -(-v.shape[1] // length) * length // SHORTEST_SEGMENT))
 
 
-def _span(tokens: int, segments: int) -> tuple[int, int, int]:
-    """Chunks, chunks of a segment, and the segments that leaves."""
-    chunks = -(-tokens // CHUNK)
+def _span(tokens: int, segments: int, length: int) -> tuple[int, int, int]:
+    """Chunks of `length` tokens, chunks of a segment, and the segments that leaves."""
+    chunks = -(-tokens // length)
     span = -(-chunks // segments)
     return chunks, span, -(-chunks // span)
 
@@ -81,31 +82,31 @@ def _gated_linear(
     vector = g.dim() == 4
     output, last, gates, reads, writes, scores, befores = _outputs(q, k, v, train, vector)
     batch, tokens, heads, key_size = q.shape
-    value_size, rows = v.shape[-1], batch * heads
-    chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector))
-    plane = rows * chunks * CHUNK
-    sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": product_precision(v.dtype)}
+    value_size, rows, length = v.shape[-1], batch * heads, chunk(key_size, v.dtype)
+    chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector), length)
+    plane = rows * chunks * length
+    sizes = {"K": key_size, "V": value_size, "C": length, "VECTOR": vector, "PRECISION": product_precision(v.dtype)}
     with on(q):
         if vector:
             near, lowest = NEAR[v.dtype]
             chosen = tile("prepare", key_size, value_size, v.dtype)
             prepare_kernel[(rows * chunks,)](
                 q, k, g, gates, reads, writes, scores, scale, lowest, tokens, heads, chunks, plane * key_size,
-                K=key_size, C=CHUNK,
+                K=key_size, C=length, TOP=top_level(length),
                 NEAR=near, PRECISION=product_precision(v.dtype), num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
-            queries, keys, weights = (flat_tiles(x, CHUNK) for x in (reads, writes, scores))
+            queries, keys, weights = (flat_tiles(x, length) for x in (reads, writes, scores))
         else:
             gates_kernel[(rows * -(-chunks // GATE_CHUNKS.value),)](
-                g, gates, scale, tokens, heads, chunks, plane, C=CHUNK, num_warps=4
+                g, gates, scale, tokens, heads, chunks, plane, C=length, num_warps=4
             )
-            queries, keys, weights = token_tiles(q, CHUNK, key_size), token_tiles(k, CHUNK, key_size), None
+            queries, keys, weights = token_tiles(q, length, key_size), token_tiles(k, length, key_size), None
         starts = None if initial_state is None else initial_state.mT.contiguous()
         if segments > 1:
             starts = _edges(keys, v, gates, initial_state, segments, span, sizes, reverse=False)
         chosen = tile("channel_output" if vector else "output", key_size, value_size, v.dtype)
         output_kernel[(rows * segments * (value_size // chosen.columns),)](
-            queries, keys, token_tiles(v, CHUNK, chosen.columns), weights, gates, starts, output,
+            queries, keys, token_tiles(v, length, chosen.columns), weights, gates, starts, output,
             flat_tiles(befores, chosen.columns, key_size) if train else None, last, scale,
             tokens, heads, chunks, segments, span, plane, BV=chosen.columns, STARTED=starts is not None, TRAIN=train,
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
@@ -129,7 +130,8 @@ def _fake_gated_linear(
 def _outputs(q: Tensor, k: Tensor, v: Tensor, train: bool, vector: bool) -> Saved:
     batch, tokens, heads, value_size = v.shape
     key_size, rows = k.shape[-1], batch * heads
-    padded = -(-tokens // CHUNK) * CHUNK
+    length = chunk(key_size, v.dtype)
+    padded = -(-tokens // length) * length
     with_scores = rows if vector else 0
     planes = 2 if v.dtype == torch.float32 else 1
     gates = (planes, rows, padded, key_size) if vector else (4, rows, padded)
@@ -139,8 +141,8 @@ def _outputs(q: Tensor, k: Tensor, v: Tensor, train: bool, vector: bool) -> Save
         v.new_empty(gates, dtype=torch.float32),
         v.new_empty((with_scores, padded, key_size)),
         v.new_empty((with_scores, padded, key_size)),
-        v.new_empty((with_scores, padded, CHUNK)),
-        v.new_empty((rows if train else 0, padded // CHUNK * value_size, key_size)),
+        v.new_empty((with_scores, padded, length)),
+        v.new_empty((rows if train else 0, padded // length * value_size, key_size)),
     )
 
 
@@ -163,22 +165,22 @@ def _gated_linear_backward(
     q, k, v, d_output = (aligned(x) for x in (q, k, v, d_output))
     d_q, d_k, d_v, d_g, d_initial = _gradients(q, k, v, vector)
     batch, tokens, heads, key_size = q.shape
-    value_size, rows = v.shape[-1], batch * heads
-    chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector))
-    plane = rows * chunks * CHUNK
+    value_size, rows, length = v.shape[-1], batch * heads, chunk(key_size, v.dtype)
+    chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector), length)
+    plane = rows * chunks * length
     d_afters = torch.empty_like(befores)
-    sizes = {"K": key_size, "V": value_size, "C": CHUNK, "VECTOR": vector, "PRECISION": product_precision(v.dtype)}
+    sizes = {"K": key_size, "V": value_size, "C": length, "VECTOR": vector, "PRECISION": product_precision(v.dtype)}
     with on(q):
         if vector:
-            queries, keys, weights = (flat_tiles(x, CHUNK) for x in (reads, writes, scores))
+            queries, keys, weights = (flat_tiles(x, length) for x in (reads, writes, scores))
         else:
-            queries, keys, weights = token_tiles(q, CHUNK, key_size), token_tiles(k, CHUNK, key_size), None
+            queries, keys, weights = token_tiles(q, length, key_size), token_tiles(k, length, key_size), None
         d_ends = None if d_last is None else d_last.mT.contiguous()
         if segments > 1:
             d_ends = _edges(queries, d_output, gates, d_last, segments, span, sizes, reverse=True)
         chosen = tile("channel_values_backward" if vector else "values_backward", key_size, value_size, v.dtype)
         values_backward_kernel[(rows * segments * (value_size // chosen.columns),)](
-            queries, keys, weights, gates, token_tiles(d_output, CHUNK, chosen.columns), d_ends, d_v,
+            queries, keys, weights, gates, token_tiles(d_output, length, chosen.columns), d_ends, d_v,
             flat_tiles(d_afters, chosen.columns, key_size), d_initial, scale,
             tokens, heads, chunks, segments, span, plane, BV=chosen.columns, ENDED=d_ends is not None,
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
@@ -189,16 +191,17 @@ def _gated_linear_backward(
         if vector:
             grid = (rows * chunks * (key_size // chosen.columns),)
             at_ends = gates.new_empty((rows * chunks, key_size))
-            given = (token_tiles(x, CHUNK, chosen.columns) for x in (d_q, d_k, d_g))
+            given = (token_tiles(x, length, chosen.columns) for x in (d_q, d_k, d_g))
             results = (*given, at_ends, scale, tokens, heads, chunks)
+            sizes |= {"NEAR": NEAR[v.dtype][0], "TOP": top_level(length)}
             channel_inputs_backward_kernel[grid](
-                q, k, v, gates, d_output, befores, d_afters, *results, plane * key_size, NEAR=NEAR[v.dtype][0], **sizes
+                q, k, v, gates, d_output, befores, d_afters, *results, plane * key_size, **sizes
             )
         else:
-            tiles = (token_tiles(x, CHUNK, chosen.columns) for x in (q, k))
+            tiles = (token_tiles(x, length, chosen.columns) for x in (q, k))
             states = (flat_tiles(x, value_size, chosen.columns) for x in (befores, d_afters))
-            outputs = (token_tiles(v, CHUNK, value_size), gates, token_tiles(d_output, CHUNK, value_size))
-            results = (d_q, d_k, d_g, scale, tokens, heads, chunks)
+            outputs = (token_tiles(v, length, value_size), gates, token_tiles(d_output, length, value_size))
+            results = (*(token_tiles(x, length, chosen.columns) for x in (d_q, d_k)), d_g, scale, tokens, heads, chunks)
             inputs_backward_kernel[(rows * chunks,)](*tiles, *outputs, *states, *results, plane, **sizes)
     return d_q, d_k, d_v, d_g, d_initial
 
@@ -264,14 +267,15 @@ def _edges(
 ) -> Tensor:
     """The state each segment starts from [X, P, V, K]; reversed, the gradient of the state each segment ends with."""
     batch, tokens, heads, value_size = values.shape
-    rows, chunks, key_size = batch * heads, -(-tokens // CHUNK), sizes["K"]
+    rows, length, key_size = batch * heads, sizes["C"], sizes["K"]
+    chunks = -(-tokens // length)
     edges = gates.new_empty((rows, segments, value_size, key_size))
     edges[:, -1 if reverse else 0] = 0.0 if given is None else given.flatten(0, 1).mT
     totals = gates.new_empty((rows, segments, key_size))
     chosen = tile("segment", key_size, value_size, values.dtype)
     segment_kernel[(rows * (segments - 1) * (value_size // chosen.columns),)](
-        keys, token_tiles(values, CHUNK, chosen.columns), gates, edges, totals, heads, chunks, segments, span,
-        rows * chunks * CHUNK, BV=chosen.columns, REVERSE=reverse, **sizes,
+        keys, token_tiles(values, length, chosen.columns), gates, edges, totals, heads, chunks, segments, span,
+        rows * chunks * length, BV=chosen.columns, REVERSE=reverse, **sizes,
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
     chosen = tile("join", key_size, value_size, values.dtype)
@@ -288,11 +292,11 @@ def _linear_step(q: Tensor, k: Tensor, v: Tensor, g: Tensor, state: Tensor, scal
     output, after = torch.empty_like(v), torch.empty_like(state)
     batch, heads, value_size = v.shape
     key_size = k.shape[-1]
-    columns = min(32, padded_size(value_size))
+    columns = min(32, power_of_two(value_size))
     with on(q):
         step_kernel[(batch * heads * -(-value_size // columns),)](
             q, k, v, g, state, output, after, scale, key_size, value_size,
-            K=padded_size(key_size), BV=columns, VECTOR=g.dim() == 3, num_warps=4,
+            K=power_of_two(key_size), BV=columns, VECTOR=g.dim() == 3, num_warps=4,
         )  # fmt: skip
     return output, after
 

@@ -71,9 +71,10 @@ def check(given: Given, dtype: torch.dtype, **options: int) -> None:
 
 @pytest.mark.parametrize("vector", [False, True], ids=["scalar", "vector"])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_equals_the_token_loop(device: torch.device, dtype: torch.dtype, vector: bool) -> None:
+@pytest.mark.parametrize("key_size", [32, 64, 100])
+def test_equals_the_token_loop(device: torch.device, key_size: int, dtype: torch.dtype, vector: bool) -> None:
     """Two sequences of a ragged length, so that one's last tile holds the other's first rows."""
-    check(draw(device, 70, vector=vector, batch=2, key_size=32), dtype)
+    check(draw(device, 70, vector=vector, batch=2, key_size=key_size), dtype)
 
 
 @pytest.mark.parametrize("vector", [False, True], ids=["scalar", "vector"])
@@ -82,6 +83,8 @@ def test_any_split_of_the_tokens_gives_the_same(device: torch.device, vector: bo
     check(draw(device, 260, vector=vector, strength=0.02, stateful=stateful), torch.float32, segments=3)
 
 
+# Of the scores of a whole block those of tokens ahead may overflow; they are not taken.
+@pytest.mark.filterwarnings("ignore:overflow encountered in matmul:RuntimeWarning")
 @pytest.mark.parametrize("vector", [False, True], ids=["scalar", "vector"])
 @pytest.mark.parametrize("strength", [3.0, 15.9], ids=["strong", "extreme"])
 def test_decays_of_any_strength(device: torch.device, vector: bool, strength: float) -> None:
@@ -90,7 +93,6 @@ def test_decays_of_any_strength(device: torch.device, vector: bool, strength: fl
     check(given, torch.float32)
 
 
-# Of the scores of a whole block those of tokens ahead may overflow; they are not taken.
 @pytest.mark.filterwarnings("ignore:overflow encountered in matmul:RuntimeWarning")
 @pytest.mark.parametrize("vector", [False, True], ids=["scalar", "vector"])
 def test_nothing_but_strong_decays(device: torch.device, vector: bool) -> None:
