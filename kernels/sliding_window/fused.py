@@ -50,5 +50,5 @@ def sliding_window_attention(
 
 
 def _padded(x: Tensor) -> Tensor:
-    more = padded_size(x.shape[-1]) - x.shape[-1]
+    more = padded_size(x.shape[-1], x.dtype) - x.shape[-1]
     return pad(x, (0, more)) if more else x

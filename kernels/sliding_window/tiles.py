@@ -23,32 +23,34 @@ class Tile(NamedTuple):
     """Tiles in flight of the software pipeline."""
 
 
-# Keys: the largest head size that the choice serves.
+# Keys: the largest size of key and value that the choice serves.
 BFLOAT16 = {
-    "forward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 3)},
-    "queries_backward": {64: Tile(64, 64, 4, 3), 128: Tile(64, 64, 4, 3)},
-    "keys_backward": {64: Tile(64, 64, 4, 2), 128: Tile(64, 64, 4, 2)},
+    "forward": {128: Tile(64, 64, 4, 3)},
+    "queries_backward": {128: Tile(64, 64, 4, 3)},
+    "keys_backward": {128: Tile(64, 64, 4, 2)},
 }
-# Two warps multiply without warp group products, which read wild addresses of shared memory where tiles are narrow
-# (Triton 3.6 and 3.7 on Hopper, its issue 11366).
-FLOAT32 = Tile(32, 32, 2, 1)
+# Tiles of fewer than 64 rows are multiplied without warp group products, which read wild addresses of shared memory
+# where tiles are narrow (Triton 3.6 and 3.7 on Hopper, its issue 11366).
+FLOAT32 = {
+    "forward": {32: Tile(32, 32, 2, 1), 64: Tile(32, 32, 4, 1)},
+    "queries_backward": {32: Tile(32, 32, 2, 1), 64: Tile(16, 16, 4, 1)},
+    "keys_backward": {32: Tile(32, 16, 4, 1), 64: Tile(16, 16, 4, 1)},
+}
 
 
 def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Tile:
-    """The tile of a kernel for padded sizes."""
-    if dtype == torch.float32:
-        return FLOAT32
-    if min(key_size, value_size) < 64:
-        return Tile(64, 64, 2, 2)
-    sizes = BFLOAT16[kernel]
+    """The tile of a kernel for sizes of its tiles."""
+    sizes = (FLOAT32 if dtype == torch.float32 else BFLOAT16)[kernel]
     return sizes[min(size for size in sizes if max(key_size, value_size) <= size)]
 
 
-def reads_operands_by_head(key_size: int, value_size: int, dtype: torch.dtype) -> bool:
-    """Whether "keys_backward" multiplies by warp groups, which read left operands in shared memory."""
-    return dtype == torch.bfloat16 and min(key_size, value_size) >= 64
+def tile_size(size: int, dtype: torch.dtype) -> int:
+    """Columns of the tile that holds a key or value; those behind its end load as zeros and are not stored."""
+    least = 32 if dtype == torch.float32 else 64
+    return max(least, 1 << (size - 1).bit_length())
 
 
-def padded_size(size: int) -> int:
-    """The power of two, at least 16, that holds a key or value; padding with zeros changes nothing."""
-    return max(16, 1 << (size - 1).bit_length())
+def padded_size(size: int, dtype: torch.dtype) -> int:
+    """The multiple of 16 bytes that holds a key or value, as TMA wants; padding with zeros changes nothing."""
+    numbers = 16 // dtype.itemsize
+    return -(-size // numbers) * numbers

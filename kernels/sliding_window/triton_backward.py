@@ -12,7 +12,15 @@ miscompiled on Hopper before Triton 3.7.1.
 import triton
 import triton.language as tl
 
-from hybridsearch.kernels.sliding_window.triton_forward import RUN_TIME, block_of, key_tiles, masked_tile, rows_of, seen
+from hybridsearch.kernels.sliding_window.triton_forward import (
+    RUN_TIME,
+    block_of,
+    filled,
+    key_tiles,
+    masked_tile,
+    rows_of,
+    seen,
+)
 
 BACKWARD_RUN_TIME = [*RUN_TIME, "blocks", "spans", "span"]
 
@@ -75,7 +83,7 @@ def queries_backward_kernel(
     query = rows_of(q, batch, first, head, M, K)
     slope = rows_of(d_output, batch, first, head, M, V)
     delta = tl.sum(slope.to(tl.float32) * rows_of(output, batch, first, head, M, V).to(tl.float32), 1)
-    place = x.to(tl.int64) * tokens
+    place = x.to(tl.int64) * filled(tokens)
     tl.store(deltas + place + i, delta, mask=i < tokens)
     top = tl.load(sums + place + i, mask=i < tokens, other=0.0)
     acc = tl.zeros((M, K), tl.float32)
@@ -92,9 +100,7 @@ def queries_backward_kernel(
         key = rows_of(k, batch, n * N, group, N, K)
         value = rows_of(v, batch, n * N, group, N, V)
         acc = towards_queries(query, key, value, slope, i, i, top, delta, acc, factor, window, sinks, False, PRECISION)
-    place = (batch.to(tl.int64) * tokens + first) * heads + head
-    offsets = rows[:, None] * (heads * K) + tl.arange(0, K)[None, :]
-    tl.store(d_q + place * K + offsets, (acc * scale).to(d_q.dtype.element_ty), mask=(i < tokens)[:, None])
+    d_q.store([batch, first, head, 0], (acc * scale).to(d_q.dtype).reshape(1, M, 1, K))
 
 
 @triton.jit
@@ -115,17 +121,13 @@ def towards_keys(
     query, key, value, d_output, i, j, top, delta, d_k, d_v, factor, window, sinks,
     MASKED: tl.constexpr, PRECISION: tl.constexpr
 ):  # fmt: skip
-    """One tile of queries' shares of dK, without the scale, and dV.
-
-    What is subtracted stands in the accumulators from the start: that saves the registers it would wait in.
-    """
-    below = tl.broadcast_to(-top[None, :] / factor, (key.shape[0], query.shape[0]))
-    weights = tl.exp2(tl.dot(key, tl.trans(query), below, input_precision=PRECISION) * factor)
+    """One tile of queries' shares of dK, without the scale, and dV."""
+    scores = tl.dot(key, tl.trans(query), input_precision=PRECISION) * factor - top[None, :]
     if MASKED:
-        weights = tl.where(seen(i[None, :], j[:, None], window, sinks), weights, 0.0)
+        scores = tl.where(seen(i[None, :], j[:, None], window, sinks), scores, -float("inf"))
+    weights = tl.exp2(scores)
     d_v = tl.dot(weights.to(value.dtype), d_output, d_v, input_precision=PRECISION)
-    below = tl.broadcast_to(-delta[None, :], (key.shape[0], query.shape[0]))
-    slopes = weights * tl.dot(value, tl.trans(d_output), below, input_precision=PRECISION)
+    slopes = weights * (tl.dot(value, tl.trans(d_output), input_precision=PRECISION) - delta[None, :])
     return tl.dot(slopes.to(key.dtype), query, d_k, input_precision=PRECISION), d_v
 
 
@@ -161,7 +163,7 @@ def keys_backward_kernel(
     """dK and dV of N keys of one key-value head. Grid: B G (T / N + blocks spans).
 
     The first T / N programs take the queries near the block. The others take, for each of the `blocks` with sinks, one
-    of `spans` spans of the queries behind; these blocks' shares go to float32 [1 + spans, B, blocks N, G, .].
+    of `spans` spans of the queries behind; these blocks' shares go to float32 [B, 1 + spans, blocks N, G, .].
     """
     groups = heads // repeats
     all_blocks = tl.cdiv(tokens, N)
@@ -175,8 +177,6 @@ def keys_backward_kernel(
     first = block * N
     own = tl.arange(0, N)
     rows = tl.arange(0, M)
-    keys = tl.arange(0, K)
-    values = tl.arange(0, V)
     j = first + own
     key = operand_of(k, batch, first, group, N, K, BY_HEAD)
     value = operand_of(v, batch, first, group, N, V, BY_HEAD)
@@ -191,33 +191,27 @@ def keys_backward_kernel(
     acc_v = tl.zeros((N, V), tl.float32)
     for repeat in range(0, repeats):
         head = group * repeats + repeat
-        place = (batch.to(tl.int64) * heads + head) * tokens
-        for n in range(start, stop - skipped):
-            m = tl.where((n >= free) & (share == 0), n + skipped, n) * M
-            query = operand_of(q, batch, m, head, M, K, BY_HEAD)
-            slope = operand_of(d_output, batch, m, head, M, V, BY_HEAD)
-            top = tl.load(sums + place + m + rows, mask=m + rows < tokens, other=0.0)
-            delta = tl.load(deltas + place + m + rows, mask=m + rows < tokens, other=0.0)
-            acc_k, acc_v = towards_keys(
-                query, key, value, slope, m + rows, j, top, delta, acc_k, acc_v, factor, window, sinks, True, PRECISION
-            )
         for n in range(free, free + skipped):
             query = operand_of(q, batch, n * M, head, M, K, BY_HEAD)
             slope = operand_of(d_output, batch, n * M, head, M, V, BY_HEAD)
-            top = tl.load(sums + place + n * M + rows, mask=n * M + rows < tokens, other=0.0)
-            delta = tl.load(deltas + place + n * M + rows, mask=n * M + rows < tokens, other=0.0)
+            top = sums.load([batch, head, n * M]).reshape(M)
+            delta = deltas.load([batch, head, n * M]).reshape(M)
             acc_k, acc_v = towards_keys(
                 query, key, value, slope, rows, j, top, delta, acc_k, acc_v, factor, window, sinks, False, PRECISION
             )
-    if block < blocks:
-        batches = tl.num_programs(0) // programs // groups
-        place = ((share.to(tl.int64) * batches + batch) * blocks * N + first) * groups + group
-        tl.store(k_shares + place * K + own[:, None] * (groups * K) + keys[None, :], acc_k * scale)
-        tl.store(v_shares + place * V + own[:, None] * (groups * V) + values[None, :], acc_v)
+        for n in range(start, stop - skipped):
+            m = tl.where(n >= free, n + skipped, n) * M
+            query = operand_of(q, batch, m, head, M, K, BY_HEAD)
+            slope = operand_of(d_output, batch, m, head, M, V, BY_HEAD)
+            top = sums.load([batch, head, m]).reshape(M)
+            delta = deltas.load([batch, head, m]).reshape(M)
+            acc_k, acc_v = towards_keys(
+                query, key, value, slope, m + rows, j, top, delta, acc_k, acc_v, factor, window, sinks, True, PRECISION
+            )
+    if first < blocks * N:
+        part = batch * (1 + spans) + share
+        k_shares.store([part, first, group, 0], (acc_k * scale).reshape(1, N, 1, K))
+        v_shares.store([part, first, group, 0], acc_v.reshape(1, N, 1, V))
     else:
-        inside = (j < tokens)[:, None]
-        place = (batch.to(tl.int64) * tokens + first) * groups + group
-        offsets = own[:, None] * (groups * K) + keys[None, :]
-        tl.store(d_k + place * K + offsets, (acc_k * scale).to(d_k.dtype.element_ty), mask=inside)
-        offsets = own[:, None] * (groups * V) + values[None, :]
-        tl.store(d_v + place * V + offsets, acc_v.to(d_v.dtype.element_ty), mask=inside)
+        d_k.store([batch, first, group, 0], (acc_k * scale).to(d_k.dtype).reshape(1, N, 1, K))
+        d_v.store([batch, first, group, 0], acc_v.to(d_v.dtype).reshape(1, N, 1, V))

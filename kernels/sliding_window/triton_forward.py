@@ -6,8 +6,9 @@ Query i sees key j if j <= i and (i - j < window or j < sinks). So a block of qu
 its window reaches, and its own; those in which every query sees every key need no mask.
 
 Axes: B batch, T tokens, H query heads, G key-value heads, K key size, V value size; M queries of a program, N keys of a
-tile, N divides M. q, k and v are tensor descriptors of [B, T, heads, size], which load zeros behind the last token.
-Exponents are of base 2. Lengths, heads, window and sinks are run-time numbers and not specialised.
+tile, N divides M. Tensors [B, T, heads, size] come as descriptors (TMA on Hopper): what lies behind the last token, or
+behind a size that is smaller than K or V, loads as zeros and is not stored. `sums` and `deltas` are [B, H, T], T filled
+up to a multiple of 4. Exponents are of base 2. Lengths, heads, window and sinks are run-time numbers, not specialised.
 """
 
 import triton
@@ -47,6 +48,12 @@ def masked_tile(n, far, near, free, own):
 def rows_of(x, batch, first, head, ROWS: tl.constexpr, SIZE: tl.constexpr):
     """[ROWS, SIZE] of one head from token `first` on; zeros behind the last token."""
     return x.load([batch, first, head, 0]).reshape(ROWS, SIZE)
+
+
+@triton.jit
+def filled(tokens):
+    """Numbers of a row of `sums`: with float32 a multiple of 16 bytes."""
+    return tl.cdiv(tokens, 4) * 4
 
 
 @triton.jit
@@ -90,7 +97,7 @@ def forward_kernel(
     N: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """M queries of one head: output [B, T, H, V] and log2 of the sum of exponentials, [B, H, T]. Grid: B H T / M."""
+    """M queries of one head: output [B, T, H, V] and log2 of the sum of exponentials, `sums`. Grid: B H T / M."""
     first, x, batch, head = block_of(tokens, heads, M)
     rows = tl.arange(0, M)
     others = tl.arange(0, N)
@@ -113,8 +120,5 @@ def forward_kernel(
         key = rows_of(k, batch, n * N, group, N, K)
         value = rows_of(v, batch, n * N, group, N, V)
         acc, top, total = attend(query, key, value, i, i, acc, top, total, factor, window, sinks, False, PRECISION)
-    inside = i < tokens
-    place = (batch.to(tl.int64) * tokens + first) * heads + head
-    offsets = rows[:, None] * (heads * V) + tl.arange(0, V)[None, :]
-    tl.store(output + place * V + offsets, (acc / total[:, None]).to(output.dtype.element_ty), mask=inside[:, None])
-    tl.store(sums + x.to(tl.int64) * tokens + i, top + tl.log2(total), mask=inside)
+    output.store([batch, first, head, 0], (acc / total[:, None]).to(output.dtype).reshape(1, M, 1, V))
+    tl.store(sums + x.to(tl.int64) * filled(tokens) + i, top + tl.log2(total), mask=i < tokens)

@@ -45,9 +45,14 @@ def test_any_length(device: torch.device, tokens: int) -> None:
     check(draw(device, tokens, batch=2), torch.bfloat16, window=40, sinks=2)
 
 
-@pytest.mark.parametrize("sizes", [(64, 64), (128, 128), (20, 40), (16, 130)], ids=str)
+@pytest.mark.parametrize("sizes", [(64, 64), (128, 128), (20, 40), (16, 130), (96, 96)], ids=str)
 def test_any_size(device: torch.device, sizes: tuple[int, int]) -> None:
     check(draw(device, 130, sizes), torch.bfloat16, window=50, sinks=1)
+
+
+@pytest.mark.parametrize("sizes", [(64, 64), (16, 16), (10, 50), (64, 24)], ids=str)
+def test_any_size_in_float32(device: torch.device, sizes: tuple[int, int]) -> None:
+    check(draw(device, 130, sizes), torch.float32, window=50, sinks=1)
 
 
 def test_long_runs_of_sinks(device: torch.device) -> None:
