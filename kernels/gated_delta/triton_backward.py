@@ -11,7 +11,7 @@ miscompiled on Hopper before Triton 3.7.1: what is needed both ways is stored an
 import triton
 import triton.language as tl
 
-from hybridsearch.kernels.gated_delta.triton_forward import RUN_TIME
+from hybridsearch.kernels.gated_delta.triton_forward import RUN_TIME, add_in_two_parts, float16_units
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -61,6 +61,7 @@ def values_backward_kernel(
     value_head = x % value_heads
     head = value_head // (value_heads // heads)
     kind = q.dtype
+    FINE: tl.constexpr = inverse.dtype == tl.float16
 
     rows = tl.arange(0, C)
     value_columns = tile * BV + tl.arange(0, BV)
@@ -90,21 +91,35 @@ def values_backward_kernel(
         d_low_t = d_state_t.to(kind)
         if not ALONE:
             d_afters.store([at * V + tile * BV, 0], d_low_t)
-        d_error_t = kept * tl.dot(d_low_t, tl.trans(keys), input_precision=PRECISION)
-        d_error_t = tl.dot(d_out_t, weights, d_error_t, input_precision=PRECISION)
-        d_value_t = tl.dot(d_error_t.to(kind), solve, input_precision=PRECISION)
+        d_error_t = tl.dot(d_low_t, tl.trans(keys), input_precision=PRECISION)
+        if FINE:
+            d_read_t = d_out_t.to(tl.float32) * scale
+            # Here, not below: it leaves its registers before the two parts need them.
+            d_state_t = tl.dot(d_read_t.to(kind), queries, d_state_t, input_precision=PRECISION)
+        d_error_t = kept * d_error_t
+        if FINE:
+            largest = tl.max(tl.maximum(tl.abs(d_error_t), tl.abs(d_read_t)), 1, keep_dims=True)
+            units, inverse_units = float16_units(largest)
+            d_error_t = tl.dot((d_read_t * inverse_units).to(tl.float16), weights, d_error_t * inverse_units)
+            d_value_t = tl.dot(d_error_t.to(tl.float16), solve) * units
+        else:
+            d_error_t = tl.dot(d_out_t, weights, d_error_t, input_precision=PRECISION)
+            d_value_t = tl.dot(d_error_t.to(kind), solve, input_precision=PRECISION)
         if not ALONE:
             inside = (rows < tokens - n * C)[:, None]
             tl.store(d_values + value_offsets, tl.trans(d_value_t.to(kind)), mask=inside)
-        d_read_t = d_out_t.to(tl.float32) * scale
-        grown = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
-        d_read_t *= grown
-        if GATED:
-            d_value_t *= grown
-            d_state_t *= tl.exp2(whole_sum)
-            whole_sum = tl.load(gates - 1, mask=n > begin, other=0.0)
-        d_state_t = tl.dot((-d_value_t).to(kind), keys, d_state_t, input_precision=PRECISION)
-        d_state_t = tl.dot(d_read_t.to(kind), queries, d_state_t, input_precision=PRECISION)
+        if FINE:
+            d_state_t = add_in_two_parts(d_state_t, -d_value_t, keys)
+        else:
+            d_read_t = d_out_t.to(tl.float32) * scale
+            grown = tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
+            d_read_t *= grown
+            if GATED:
+                d_value_t *= grown
+                d_state_t *= tl.exp2(whole_sum)
+                whole_sum = tl.load(gates - 1, mask=n > begin, other=0.0)
+            d_state_t = tl.dot((-d_value_t).to(kind), keys, d_state_t, input_precision=PRECISION)
+            d_state_t = tl.dot(d_read_t.to(kind), queries, d_state_t, input_precision=PRECISION)
         d_values -= C * value_heads * V
         gates -= C
     if ALONE:
@@ -151,7 +166,8 @@ def inputs_backward_kernel(
     """One chunk of one head: dq and dk (a value head's share), dg and dbeta, BK key columns at a time. Grid: X N.
 
     `d_scores` and `d_system` [X, N, C, C] are scratch: what is loaded again comes to the tensor cores from shared
-    memory, either way round, instead of filling registers.
+    memory, either way round, instead of filling registers. FINE (see `triton_forward`), they are float16 in units of a
+    power of two near the square's largest number.
     """
     n = tl.program_id(0) % chunks
     x = tl.program_id(0) // chunks
@@ -159,6 +175,7 @@ def inputs_backward_kernel(
     value_head = x % value_heads
     head = value_head // (value_heads // heads)
     kind = q.dtype.element_ty
+    FINE: tl.constexpr = d_system.dtype.element_ty == tl.float16
 
     rows = tl.arange(0, C)
     columns = tl.arange(0, BK)
@@ -191,12 +208,18 @@ def inputs_backward_kernel(
         kept = tl.exp2(last_sum - sums)
         found *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
     found = tl.where(rows[:, None] >= rows[None, :], found * scale, 0.0)
-    tl.store(d_scores + squares, found.to(kind))
+    if FINE:
+        of_scores_units, inverse_units = float16_units(tl.max(tl.abs(found)))
+        found *= inverse_units
+    tl.store(d_scores + squares, found.to(d_scores.dtype.element_ty))
     found = -tl.dot(d_value, error_t, input_precision=PRECISION)
     if GATED:
         found *= tl.exp2(tl.minimum(sums[:, None] - sums[None, :], 0.0))
     found = tl.where(rows[:, None] > rows[None, :], found, 0.0)
-    tl.store(d_system + squares, found.to(kind))
+    if FINE:
+        of_system_units, inverse_units = float16_units(tl.max(tl.abs(found)))
+        found *= inverse_units
+    tl.store(d_system + squares, found.to(d_system.dtype.element_ty))
     d_sums = tl.zeros((C,), tl.float32)
     if GATED:
         all_offsets = rows[:, None] * (heads * K) + tl.arange(0, K)[None, :]
@@ -240,21 +263,31 @@ def inputs_backward_kernel(
             column *= lasts
         if GATED:
             column *= kept[:, None]
-        column = tl.dot(tl.trans(of_scores), queries, column, input_precision=PRECISION)
-        column = tl.dot(tl.trans(of_system), keys, column, input_precision=PRECISION)
+        if FINE:
+            column += tl.dot(tl.trans(of_scores), queries.to(tl.float16)) * of_scores_units
+            column += tl.dot(tl.trans(of_system), keys.to(tl.float16)) * of_system_units
+        else:
+            column = tl.dot(tl.trans(of_scores), queries, column, input_precision=PRECISION)
+            column = tl.dot(tl.trans(of_system), keys, column, input_precision=PRECISION)
         d_strength += tl.sum(keys.to(tl.float32) * column, 1)
-        written = (keys.to(tl.float32) * strength[:, None]).to(kind)
+        written = (keys.to(tl.float32) * strength[:, None]).to(d_system.dtype.element_ty)
         row = -tl.dot(d_value, before_t, input_precision=PRECISION)
         if GATED:
             row *= grown
             d_sums += tl.sum(keys.to(tl.float32) * row, 1)
-        row = tl.dot(of_system, written, row, input_precision=PRECISION)
+        if FINE:
+            row += tl.dot(of_system, written) * of_system_units
+        else:
+            row = tl.dot(of_system, written, row, input_precision=PRECISION)
         tl.store(d_k + share_offsets, (row + strength[:, None] * column).to(kind), mask=inside[:, None])
         d_query = scale * tl.dot(d_out, before_t, input_precision=PRECISION)
         if GATED:
             d_query *= grown
             d_sums += tl.sum(queries.to(tl.float32) * d_query, 1)
-        d_query = tl.dot(of_scores, written, d_query, input_precision=PRECISION)
+        if FINE:
+            d_query += tl.dot(of_scores, written) * of_scores_units
+        else:
+            d_query = tl.dot(of_scores, written, d_query, input_precision=PRECISION)
         tl.store(d_q + share_offsets, d_query.to(kind), mask=inside[:, None])
         k += BK
         q += BK
@@ -269,7 +302,7 @@ def inputs_backward_kernel(
     if GATED:
         to_end *= kept
     if lasting is not None:
-        to_end *= lasts
+        to_end *= tl.load(lasting + place).to(tl.float32)  # again: kept over the loop, it is a register too many
         tl.store(d_lasting + place, tl.sum(to_end, 0))
     if GATED:
         at_end = tl.sum(to_end, 0) + tl.exp2(last_sum) * tl.sum(d_state, 0)

@@ -10,6 +10,9 @@ Axes: B batch, T tokens, H heads of q and k, HV heads of v and of the state, X =
 of `span` chunks. Tensors between the kernels are padded to whole chunks: `gates` [4, X, N C], float32, are gc / log 2,
 beta, exp(gc) and beta exp(gl - gc); A and P are [X, N, C, C], errors [X, N, V, C], states [X, N, V, K].
 `lasting` [B, N, HV], if given, multiplies the last of the gates: 0 for a chunk whose writes end with it.
+Without decay roundings stay in the state, and with beta to 2 they add up: to 1.1 % in bfloat16. So A and P are float16
+then (in the kernels: FINE), P without `scale`, what they are multiplied with is float16 in units of its row, and what
+is added to the state comes in two bfloat16 parts: 0.46 %.
 States, errors and reads are worked on transposed, value columns as rows (names in `_t`): then each product's result is
 the next one's left operand and stays in registers. Tiles are loaded and stored through descriptors (TMA on Hopper).
 Head counts and lengths are run-time numbers and not specialised, so that no architecture compiles anything anew.
@@ -23,6 +26,25 @@ LOWEST_LOG_DECAY = tl.constexpr(-100.0)
 """As in `chunked`: a log decay below this counts as this."""
 
 RUN_TIME = ["tokens", "heads", "value_heads", "chunks", "segments", "span", "plane"]
+
+
+@triton.jit
+def float16_units(largest):
+    """A power of two near the largest number (of a row, or of all), and the factor that brings numbers to units of it.
+
+    float16 rounds to an eighth of what bfloat16 rounds to, and in these units its small range does not matter.
+    """
+    exponent = tl.maximum(largest, 1e-30).to(tl.int32, bitcast=True) & 0x7F800000
+    inverse = (0x7F000000 - exponent).to(tl.float32, bitcast=True)
+    return exponent.to(tl.float32, bitcast=True), inverse
+
+
+@triton.jit
+def add_in_two_parts(sums, x, y):
+    """sums + x y, x in y's dtype and what that rounds off."""
+    high = x.to(y.dtype)
+    sums = tl.dot(high, y, sums)
+    return tl.dot((x - high.to(tl.float32)).to(y.dtype), y, sums)
 
 
 @triton.jit(do_not_specialize=RUN_TIME)
@@ -89,7 +111,11 @@ def prepare_kernel(
     # Zero behind the last token: there the tiles of q, k and v hold another sequence's rows.
     tl.store(gates + 2 * plane.to(tl.int64), tl.where(inside, grown, 0.0))
     tl.store(gates + 3 * plane.to(tl.int64), kept)
-    reads = tl.where(rows[:, None] >= rows[None, :], reads * factors * scale, 0.0)
+    if scores.dtype.element_ty == tl.float16:  # FINE
+        reads *= factors
+        reads = tl.where(rows[:, None] >= rows[None, :], reads, 0.0)
+    else:
+        reads = tl.where(rows[:, None] >= rows[None, :], reads * factors * scale, 0.0)
     tl.store(scores + square_offsets, reads.to(scores.dtype.element_ty))
     system = tl.where(rows[:, None] > rows[None, :], system * factors, 0.0)
 
@@ -162,6 +188,7 @@ def output_kernel(
     value_head = x % value_heads
     head = value_head // (value_heads // heads)
     kind = q.dtype
+    FINE: tl.constexpr = inverse.dtype == tl.float16
 
     rows = tl.arange(0, C)
     value_columns = tile * BV + tl.arange(0, BV)
@@ -196,16 +223,26 @@ def output_kernel(
             found_t *= grown
             state_t *= tl.exp2(whole_sum)
             whole_sum = tl.load(gates + (C + C - 1), mask=n + 1 < end, other=0.0)
-        error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
-        error_t = tl.dot((-read_t).to(kind), tl.trans(solve), error_t, input_precision=PRECISION)
+        if FINE:
+            wrong_t = tl.trans(values).to(tl.float32) - read_t
+            units, inverse_units = float16_units(tl.max(tl.abs(wrong_t), 1, keep_dims=True))
+            error_t = tl.dot((wrong_t * inverse_units).to(tl.float16), tl.trans(solve))
+            found_t += tl.dot(error_t.to(tl.float16), tl.trans(weights)) * (units * scale)
+            error_t *= units
+        else:
+            error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
+            error_t = tl.dot((-read_t).to(kind), tl.trans(solve), error_t, input_precision=PRECISION)
         error_low_t = error_t.to(kind)
         if TRAIN:
             errors.store([place * V + tile * BV, 0], error_low_t)
             if errors_rest is not None:
                 errors_rest.store([place * V + tile * BV, 0], (error_t - error_low_t.to(tl.float32)).to(kind))
         kept = tl.load(gates + 3 * plane.to(tl.int64) + rows)[None, :]
-        state_t = tl.dot((error_t * kept).to(kind), keys, state_t, input_precision=PRECISION)
-        found_t = tl.dot(error_low_t, tl.trans(weights), found_t, input_precision=PRECISION)
+        if FINE:
+            state_t = add_in_two_parts(state_t, error_t * kept, keys)
+        else:
+            state_t = tl.dot((error_t * kept).to(kind), keys, state_t, input_precision=PRECISION)
+            found_t = tl.dot(error_low_t, tl.trans(weights), found_t, input_precision=PRECISION)
         inside = (rows < tokens - n * C)[:, None]
         tl.store(output + output_offsets, tl.trans(found_t.to(output.dtype.element_ty)), mask=inside)
         output += C * value_heads * V
@@ -250,6 +287,7 @@ def segment_kernel(
     value_head = x % value_heads
     head = value_head // (value_heads // heads)
     kind = k.dtype
+    FINE: tl.constexpr = inverse.dtype == tl.float16
     is_transition = tile >= VALUE_TILES
 
     rows = tl.arange(0, C)
@@ -273,10 +311,18 @@ def segment_kernel(
             read_t *= tl.load(gates + 2 * plane.to(tl.int64) + rows)[None, :]
             state_t *= tl.exp2(whole_sum)
             whole_sum = tl.load(gates + (C + C - 1), mask=n + 1 < end, other=0.0)
-        error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
-        error_t = tl.dot((-read_t).to(kind), tl.trans(solve), error_t, input_precision=PRECISION)
+        if FINE:
+            wrong_t = tl.trans(values).to(tl.float32) - read_t
+            units, inverse_units = float16_units(tl.max(tl.abs(wrong_t), 1, keep_dims=True))
+            error_t = tl.dot((wrong_t * inverse_units).to(tl.float16), tl.trans(solve)) * units
+        else:
+            error_t = tl.dot(tl.trans(values), tl.trans(solve), input_precision=PRECISION)
+            error_t = tl.dot((-read_t).to(kind), tl.trans(solve), error_t, input_precision=PRECISION)
         kept = tl.load(gates + 3 * plane.to(tl.int64) + rows)[None, :]
-        state_t = tl.dot((error_t * kept).to(kind), keys, state_t, input_precision=PRECISION)
+        if FINE:
+            state_t = add_in_two_parts(state_t, error_t * kept, keys)
+        else:
+            state_t = tl.dot((error_t * kept).to(kind), keys, state_t, input_precision=PRECISION)
         gates += C
     place = x.to(tl.int64) * segments + segment
     offsets = columns[:, None] * K + key_columns[None, :]
