@@ -75,6 +75,20 @@ def _seen(query, key, typed, C: tl.constexpr, READS_OWN: tl.constexpr):
 
 
 @triton.jit
+def _seen_of_chunk(query, start, gate, chunks, linear_heads, C: tl.constexpr):
+    """`_seen` of a block from `start` on that lies in one chunk, with own chunks read.
+
+    A query sees the first so many keys of it: one comparison a pair, where each more would cost registers.
+    """
+    keys = tl.arange(0, BLOCK)[None, :]
+    own = (query // C)[:, None]
+    chunk = start // C
+    typed = _typed(gate, start, chunks, linear_heads, C)
+    many = tl.where(chunk < own, tl.where(typed, BLOCK, 0), 0)
+    return keys < tl.where(chunk == own, query[:, None] + 1 - start, many)
+
+
+@triton.jit
 def _absorb(queries, keys, values, seen, scale, most, total, mixed, MASKED: tl.constexpr, PRECISION: tl.constexpr):
     """One block of keys into the running softmax of a tile of queries."""
     scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION)
@@ -144,8 +158,11 @@ def forward_kernel(
         key = first + i * BLOCK + tl.arange(0, BLOCK)
         keys = k.load([batch, first + i * BLOCK, head * K]).reshape(BLOCK, K)
         values = v.load([batch, first + i * BLOCK, head * V]).reshape(BLOCK, V)
-        typed = _typed(gate, key, chunks, linear_heads, C)
-        seen = _seen(query[:, None], key[None, :], typed[None, :], C, READS_OWN)
+        if READS_OWN and C >= BLOCK:
+            seen = _seen_of_chunk(query, first + i * BLOCK, gate, chunks, linear_heads, C)
+        else:
+            typed = _typed(gate, key, chunks, linear_heads, C)
+            seen = _seen(query[:, None], key[None, :], typed[None, :], C, READS_OWN)
         most, total, mixed = _absorb(queries, keys, values, seen, scale, most, total, mixed, True, PRECISION)
 
     empty = (total == 0.0) | (query >= tokens)

@@ -14,7 +14,13 @@ def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], key_siz
     assert all(kernel["wgmma"] for kernel in kernels if "ward_kernel" in kernel["kernel"])
 
 
-def test_the_tile_of_long_sequences_fits_hopper(hopper: Callable[..., list[dict[str, Any]]]) -> None:
+@pytest.mark.parametrize("key_size", [64, 128])
+def test_the_tile_of_long_sequences_fits_hopper(hopper: Callable[..., list[dict[str, Any]]], key_size: int) -> None:
     # Held to 128 registers, so that two programs share a multiprocessor: 4226 us for 4647 at 65536 tokens.
-    kernels = hopper("token_routing", [128, 128, 64, 16384], spilled=48)
+    kernels = hopper("token_routing", [key_size, 128, 64, 16384])
     assert all(kernel["wgmma"] for kernel in kernels if "ward_kernel" in kernel["kernel"])
+
+
+@pytest.mark.parametrize("chunk", [16, 128])
+def test_other_chunks_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], chunk: int) -> None:
+    hopper("token_routing", [128, 128, chunk])

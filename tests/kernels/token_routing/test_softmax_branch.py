@@ -72,5 +72,12 @@ def test_every_tile_of_the_softmax_branch(agrees: Compare, routing: str, chunk: 
         agrees(tokens, chunk=chunk, routing=routing, sizes=sizes, reads_own=reads_own, heads=(4, 2))
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="large shapes need a GPU")
+@pytest.mark.parametrize("sizes", [(64, 64), (64, 128), (128, 128)], ids=lambda sizes: "K{}-V{}".format(*sizes))
+@pytest.mark.parametrize("reads_own", [True, False], ids=["own chunk", "earlier chunks alone"])
+def test_the_tile_of_long_sequences(agrees: Compare, reads_own: bool, sizes: tuple[int, int]) -> None:
+    agrees(operators.LONG + 108, sizes=sizes, reads_own=reads_own, batch=1)
+
+
 def test_refuses_what_no_kernel_serves() -> None:
     assert "needs cuda" in fused.refuses(torch.device("cpu"), torch.bfloat16, 64)
