@@ -31,7 +31,7 @@ FLOAT32 = {
     "channel_output": {128: Tile(16, 4, 2)},
     "values_backward": {32: Tile(16, 4, 2), 64: Tile(32, 4, 2), 128: Tile(16, 4, 2)},
     "channel_values_backward": {128: Tile(16, 4, 2)},
-    "inputs_backward": {32: Tile(16, 2, 1), 128: Tile(32, 4, 1)},
+    "inputs_backward": {128: Tile(16, 2, 1)},
     "channel_inputs_backward": {32: Tile(16, 2, 1), 128: Tile(32, 4, 1)},
 }
 
