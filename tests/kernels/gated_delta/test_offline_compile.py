@@ -10,6 +10,7 @@ CASES = [
     ("bfloat16", 64, 128, True),
     ("bfloat16", 128, 64, True),
     ("bfloat16", 128, 128, True),
+    ("bfloat16", 64, 64, False),
     ("bfloat16", 128, 128, False),
     ("float32", 16, 16, True),
     ("float32", 32, 32, True),
@@ -19,8 +20,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], case: tuple[str, int, int, bool]) -> None:
-    # Triton 3.6 spills 4 bytes of the routed backward pass over inputs at 128 values.
-    kernels = hopper("gated_delta", list(case), spilled=4 if case[2] == 128 else 0)
+    kernels = hopper("gated_delta", list(case))
     assert len({kernel["kernel"] for kernel in kernels}) == 7
     backward = [kernel for kernel in kernels if kernel["kernel"].endswith("backward_kernel")]
     # no two sums were taken for one (16 multiplications are a thread's share of the smallest tile)
