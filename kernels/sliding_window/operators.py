@@ -33,7 +33,7 @@ def _sliding_window(q: Tensor, k: Tensor, v: Tensor, window: int, sinks: int, sc
             _rows(output, chosen.rows, value_size), sums, scale * LOG2E.value,
             tokens, heads, heads // k.shape[2], window, sinks,
             K=key_size, V=value_size, M=chosen.rows, N=chosen.columns, PRECISION=product_precision(v.dtype),
-            num_warps=chosen.warps, num_stages=chosen.stages,
+            num_warps=chosen.warps, num_stages=chosen.stages, maxnreg=chosen.registers,
         )  # fmt: skip
     return output, sums
 
@@ -74,7 +74,7 @@ def _sliding_window_backward(
             _rows(output, queries, value_size), sums, _rows(d_output, queries, value_size),
             _rows(d_q, queries, key_size), deltas, factor, scale, *sizes,
             K=key_size, V=value_size, M=queries, N=keys, PRECISION=precision,
-            num_warps=chosen.warps, num_stages=chosen.stages,
+            num_warps=chosen.warps, num_stages=chosen.stages, maxnreg=chosen.registers,
         )  # fmt: skip
         chosen = tile("keys_backward", key_size, value_size, v.dtype)
         keys, queries = chosen.rows, chosen.columns
@@ -89,7 +89,7 @@ def _sliding_window_backward(
             _rows(d_k, keys, key_size), _rows(d_v, keys, value_size), _rows(k_shares, keys, key_size),
             _rows(v_shares, keys, value_size), factor, scale, *sizes, blocks, spans, span,
             K=key_size, V=value_size, M=queries, N=keys, PRECISION=precision, BY_HEAD=by_head,
-            num_warps=chosen.warps, num_stages=chosen.stages,
+            num_warps=chosen.warps, num_stages=chosen.stages, maxnreg=chosen.registers,
         )  # fmt: skip
     if blocks:
         for whole, part in ((d_k, k_shares), (d_v, v_shares)):
