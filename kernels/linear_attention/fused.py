@@ -54,7 +54,9 @@ def gated_linear_attention(
     tensors = [x for x in (q, k, v, g, initial_state) if x is not None]
     train = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
     output, state, *_ = triton_operators.gated_linear(q, k, v, g, initial_state, scale, segments, train)
-    return output[..., :value_size], state[:, :, :key_size, :value_size]
+    if more_keys or more_values:
+        output, state = output[..., :value_size], state[:, :, :key_size, :value_size]
+    return output, state
 
 
 def gated_linear_attention_step(

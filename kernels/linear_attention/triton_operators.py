@@ -7,11 +7,15 @@ can stand in a CUDA graph: no host waits for the device, no size depends on data
 every segment adds to a state is found first, a short scan gives each segment the state it starts from.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hybridsearch.kernels.descriptors import flat_tiles, product_precision, token_tiles
+from hybridsearch.kernels.launches import Launcher, launcher
+from hybridsearch.kernels.linear_attention import triton_tiles
 from hybridsearch.kernels.linear_attention.triton_backward import (
     channel_inputs_backward_kernel,
     inputs_backward_kernel,
@@ -26,8 +30,8 @@ from hybridsearch.kernels.linear_attention.triton_forward import (
     segment_kernel,
 )
 from hybridsearch.kernels.linear_attention.triton_step import step_kernel
-from hybridsearch.kernels.linear_attention.triton_tiles import chunk, power_of_two, tile, top_level
-from hybridsearch.kernels.registration import aligned, define, differentiate, on
+from hybridsearch.kernels.linear_attention.triton_tiles import chunk, power_of_two, top_level
+from hybridsearch.kernels.registration import aligned, define, differentiate, multiprocessors, on
 
 SHORTEST_SEGMENT = 512
 """Tokens; a shorter segment would move more state than tokens."""
@@ -36,6 +40,8 @@ NEAR = {torch.bfloat16: (3, -10.0), torch.float32: (2, -16.0)}
 """Log2 of the tokens that the smallest blocks of channel decays have to their border, and the log decay below which one
 counts as this: what it lets through, exp(-10) = 5e-5 or exp(-16) = 1e-7, is far below what the dtype rounds off, and
 its eight or four fold, exp(80) or exp(64), far below the largest float32."""
+
+tile = cache(triton_tiles.tile)
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -50,7 +56,7 @@ def _segments(k: Tensor, v: Tensor, *, vector: bool) -> int:
         return 1
     name = "channel_output" if vector else "output"
     programs = v.shape[0] * v.shape[2] * (v.shape[3] // tile(name, k.shape[3], v.shape[3], v.dtype).columns)
-    processors = torch.cuda.get_device_properties(v.device).multi_processor_count
+    processors = multiprocessors(v.device)
     if vector and 20 * programs >= 9 * processors:
         return 1
     length = chunk(k.shape[3], v.dtype)
@@ -86,29 +92,33 @@ def _gated_linear(
     chunks, span, segments = _span(tokens, segments or _segments(k, v, vector=vector), length)
     plane = rows * chunks * length
     sizes = {"K": key_size, "V": value_size, "C": length, "VECTOR": vector, "PRECISION": product_precision(v.dtype)}
+    started = segments > 1 or initial_state is not None
+    launch = _launcher("gated_linear", q, v, g.dtype, vector, plane, segments > 1, started, train)
     with on(q):
         if vector:
             near, lowest = NEAR[v.dtype]
             chosen = tile("prepare", key_size, value_size, v.dtype)
-            prepare_kernel[(rows * chunks,)](
-                q, k, g, gates, reads, writes, scores, scale, lowest, tokens, heads, chunks, plane * key_size,
-                K=key_size, C=length, TOP=top_level(length),
-                NEAR=near, PRECISION=product_precision(v.dtype), num_warps=chosen.warps, num_stages=chosen.stages,
+            launch(
+                prepare_kernel, rows * chunks, q, k, g, gates, reads, writes, scores, scale, lowest,
+                tokens, heads, chunks, plane * key_size, K=key_size, C=length, TOP=top_level(length), NEAR=near,
+                PRECISION=product_precision(v.dtype), num_warps=chosen.warps, num_stages=chosen.stages,
             )  # fmt: skip
             queries, keys, weights = (flat_tiles(x, length) for x in (reads, writes, scores))
         else:
-            gates_kernel[(rows * -(-chunks // GATE_CHUNKS.value),)](
-                g, gates, scale, tokens, heads, chunks, plane, C=length, num_warps=4
-            )
+            launch(
+                gates_kernel, rows * -(-chunks // GATE_CHUNKS.value), g, gates, scale, tokens, heads, chunks, plane,
+                C=length, num_warps=4,
+            )  # fmt: skip
             queries, keys, weights = token_tiles(q, length, key_size), token_tiles(k, length, key_size), None
-        starts = None if initial_state is None else initial_state.mT.contiguous()
+        starts = None if initial_state is None else aligned(initial_state.mT)
         if segments > 1:
-            starts = _edges(keys, v, gates, initial_state, segments, span, sizes, reverse=False)
+            starts = _edges(launch, keys, v, gates, initial_state, segments, span, sizes, reverse=False)
         chosen = tile("channel_output" if vector else "output", key_size, value_size, v.dtype)
-        output_kernel[(rows * segments * (value_size // chosen.columns),)](
+        launch(
+            output_kernel, rows * segments * (value_size // chosen.columns),
             queries, keys, token_tiles(v, length, chosen.columns), weights, gates, starts, output,
             flat_tiles(befores, chosen.columns, key_size) if train else None, last, scale,
-            tokens, heads, chunks, segments, span, plane, BV=chosen.columns, STARTED=starts is not None, TRAIN=train,
+            tokens, heads, chunks, segments, span, plane, BV=chosen.columns, STARTED=started, TRAIN=train,
             **sizes, num_warps=chosen.warps, num_stages=chosen.stages,
         )  # fmt: skip
     return output, last, gates, reads, writes, scores, befores
@@ -170,16 +180,18 @@ def _gated_linear_backward(
     plane = rows * chunks * length
     d_afters = torch.empty_like(befores)
     sizes = {"K": key_size, "V": value_size, "C": length, "VECTOR": vector, "PRECISION": product_precision(v.dtype)}
+    launch = _launcher("gated_linear_backward", q, v, None, vector, plane, segments > 1, d_last is not None, True)
     with on(q):
         if vector:
             queries, keys, weights = (flat_tiles(x, length) for x in (reads, writes, scores))
         else:
             queries, keys, weights = token_tiles(q, length, key_size), token_tiles(k, length, key_size), None
-        d_ends = None if d_last is None else d_last.mT.contiguous()
+        d_ends = None if d_last is None else aligned(d_last.mT)
         if segments > 1:
-            d_ends = _edges(queries, d_output, gates, d_last, segments, span, sizes, reverse=True)
+            d_ends = _edges(launch, queries, d_output, gates, d_last, segments, span, sizes, reverse=True)
         chosen = tile("channel_values_backward" if vector else "values_backward", key_size, value_size, v.dtype)
-        values_backward_kernel[(rows * segments * (value_size // chosen.columns),)](
+        launch(
+            values_backward_kernel, rows * segments * (value_size // chosen.columns),
             queries, keys, weights, gates, token_tiles(d_output, length, chosen.columns), d_ends, d_v,
             flat_tiles(d_afters, chosen.columns, key_size), d_initial, scale,
             tokens, heads, chunks, segments, span, plane, BV=chosen.columns, ENDED=d_ends is not None,
@@ -189,20 +201,19 @@ def _gated_linear_backward(
         del sizes["VECTOR"]
         sizes |= {"BK": chosen.columns, "num_warps": chosen.warps, "num_stages": chosen.stages}
         if vector:
-            grid = (rows * chunks * (key_size // chosen.columns),)
+            programs = rows * chunks * (key_size // chosen.columns)
             at_ends = gates.new_empty((rows * chunks, key_size))
-            given = (token_tiles(x, length, chosen.columns) for x in (d_q, d_k, d_g))
-            results = (*given, at_ends, scale, tokens, heads, chunks)
+            results = (token_tiles(x, length, chosen.columns) for x in (d_q, d_k, d_g))
+            results = (*results, at_ends, scale, tokens, heads, chunks)
             sizes |= {"NEAR": NEAR[v.dtype][0], "TOP": top_level(length)}
-            channel_inputs_backward_kernel[grid](
-                q, k, v, gates, d_output, befores, d_afters, *results, plane * key_size, **sizes
-            )
+            given = (q, k, v, gates, d_output, befores, d_afters)
+            launch(channel_inputs_backward_kernel, programs, *given, *results, plane * key_size, **sizes)
         else:
             tiles = (token_tiles(x, length, chosen.columns) for x in (q, k))
             states = (flat_tiles(x, value_size, chosen.columns) for x in (befores, d_afters))
             outputs = (token_tiles(v, length, value_size), gates, token_tiles(d_output, length, value_size))
             results = (*(token_tiles(x, length, chosen.columns) for x in (d_q, d_k)), d_g, scale, tokens, heads, chunks)
-            inputs_backward_kernel[(rows * chunks,)](*tiles, *outputs, *states, *results, plane, **sizes)
+            launch(inputs_backward_kernel, rows * chunks, *tiles, *outputs, *states, *results, plane, **sizes)
     return d_q, d_k, d_v, d_g, d_initial
 
 
@@ -254,7 +265,14 @@ def _backward(
     return *gradients, d_initial if ctx.started else None, None, None, None
 
 
+def _launcher(name: str, q: Tensor, v: Tensor, decay: torch.dtype | None, vector: bool, plane: int, *rest) -> Launcher:
+    # Triton takes a number from 2**31 on for an int64.
+    large = plane * q.shape[-1] >= 2**31
+    return launcher(name, q.device, v.dtype, decay, q.shape[-1], v.shape[-1], vector, large, *rest)
+
+
 def _edges(
+    launch: Launcher,
     keys: TensorDescriptor,
     values: Tensor,
     gates: Tensor,
@@ -273,15 +291,16 @@ def _edges(
     edges[:, -1 if reverse else 0] = 0.0 if given is None else given.flatten(0, 1).mT
     totals = gates.new_empty((rows, segments, key_size))
     chosen = tile("segment", key_size, value_size, values.dtype)
-    segment_kernel[(rows * (segments - 1) * (value_size // chosen.columns),)](
+    launch(
+        segment_kernel, rows * (segments - 1) * (value_size // chosen.columns),
         keys, token_tiles(values, length, chosen.columns), gates, edges, totals, heads, chunks, segments, span,
         rows * chunks * length, BV=chosen.columns, REVERSE=reverse, **sizes,
         num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
     chosen = tile("join", key_size, value_size, values.dtype)
-    join_kernel[(rows * (value_size // chosen.columns),)](
-        totals, edges, segments, K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse,
-        num_warps=chosen.warps, num_stages=chosen.stages,
+    launch(
+        join_kernel, rows * (value_size // chosen.columns), totals, edges, segments,
+        K=key_size, V=value_size, BV=chosen.columns, REVERSE=reverse, num_warps=chosen.warps, num_stages=chosen.stages,
     )  # fmt: skip
     return edges
 
@@ -326,4 +345,4 @@ linear_step = define(
     _linear_step,
     _fake_linear_step,
 )
-differentiate("gated_linear", _keep, _backward)
+differentiate("gated_linear", _keep, _backward, results=2)
