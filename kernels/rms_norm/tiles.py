@@ -29,4 +29,4 @@ def tile(size: int) -> Tile:
     """The tile of all kernels."""
     padded = 1 << (size - 1).bit_length()
     rows = max(1, NUMBERS // padded)
-    return Tile(padded, rows, min(16, max(4, padded // 512)))
+    return Tile(padded, rows, min(16, max(4, padded // 256)))

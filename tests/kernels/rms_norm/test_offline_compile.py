@@ -1,9 +1,9 @@
-"""Every kernel compiles for Hopper as it is launched, and spills one register at most: no GPU is needed to see it."""
+"""Every kernel compiles for Hopper as it is launched, and spills nothing: no GPU is needed to see it."""
 
 from collections.abc import Callable
 from typing import Any
 
 
 def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]]) -> None:
-    kernels = hopper("rms_norm", ["bfloat16", 128], ["bfloat16", 2048], ["float32", 1024], spilled=4)
+    kernels = hopper("rms_norm", ["bfloat16", 128], ["bfloat16", 2048], ["float32", 1024], ["bfloat16", 4096])
     assert len({kernel["kernel"] for kernel in kernels}) == 4
