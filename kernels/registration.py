@@ -29,9 +29,11 @@ class Operator:
         first = type(inputs[0])
         if torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or first not in (Tensor, Parameter):
             return self.operator(*inputs)
-        if torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs):
-            return self.with_gradient(*inputs)
-        return self.run(*inputs)
+        return self.with_gradient(*inputs) if _want_gradient(inputs) else self.run(*inputs)
+
+
+def _want_gradient(inputs: tuple[Any, ...]) -> bool:
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
 
 
 OPERATORS: dict[str, Operator] = {}
@@ -81,8 +83,7 @@ def differentiate(
     observed = node(dispatched, None)
 
     def run(*inputs: Any) -> Any:
-        wanted = torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
-        return observed.apply(*inputs) if wanted else dispatched(*inputs)
+        return observed.apply(*inputs) if _want_gradient(inputs) else dispatched(*inputs)
 
     LIBRARY.impl(name, run, "Autograd")  # type: ignore[no-untyped-call]
     defined.with_gradient = node(defined.run, results).apply
