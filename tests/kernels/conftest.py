@@ -11,6 +11,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ import torch
 Array = np.ndarray[Any, np.dtype[Any]]
 SHARED_MEMORY = 232448
 """Bytes one program can have on Hopper."""
+CASES_A_PROCESS = 4
+"""Of those compiled for Hopper; each process first imports torch and Triton for 3 s."""
 
 
 def _packed(values: Array) -> Array:
@@ -129,23 +133,68 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _compiled_for_hopper(folder: str, *cases: list[Any], spilled: int = 0) -> list[dict[str, Any]]:
-    script = str(Path(__file__).with_name("offline_compile.py"))
-    command = [sys.executable, script, folder, json.dumps(cases)]
-    environment = {**os.environ, "TRITON_INTERPRET": "0"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
-    assert not run.returncode, run.stderr
-    kernels: list[dict[str, Any]] = [json.loads(line) for line in run.stdout.splitlines()]
-    for kernel in kernels:
-        assert kernel["spilled"] <= spilled, kernel
-        assert kernel["shared"] <= SHARED_MEMORY, kernel
-    return kernels
+class Compilations:
+    """What the collected tests want compiled for Hopper, compiled beside the other tests: alone it takes minutes."""
+
+    def __init__(self) -> None:
+        self.workers = ThreadPoolExecutor(os.cpu_count())
+        self.processes: list[subprocess.Popen[str]] = []
+        self.parts: dict[str, list[Future[list[dict[str, Any]]]]] = {}
+
+    def start(self, folder: str, cases: list[list[Any]]) -> None:
+        """Compile a folder's kernels for these cases, a few in each process."""
+        parts = (cases[first : first + CASES_A_PROCESS] for first in range(0, len(cases), CASES_A_PROCESS))
+        self.parts[folder] = [self.workers.submit(self._run, folder, part) for part in parts]
+
+    def _run(self, folder: str, cases: list[list[Any]]) -> list[dict[str, Any]]:
+        script = str(Path(__file__).with_name("offline_compile.py"))
+        command = [sys.executable, script, folder, json.dumps(cases)]
+        environment = {**os.environ, "TRITON_INTERPRET": "0"}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+        self.processes.append(process)
+        output, complaint = process.communicate()
+        assert not process.returncode, complaint
+        return [json.loads(line) for line in output.splitlines()]
+
+    def kernels(self, folder: str, *cases: list[Any], spilled: int = 0) -> list[dict[str, Any]]:
+        """What the kernels of these cases came to; spilled bytes and shared memory are checked."""
+        found = [kernel for part in self.parts[folder] for kernel in part.result() if kernel["case"] in cases]
+        for kernel in found:
+            assert kernel["spilled"] <= spilled, kernel
+            assert kernel["shared"] <= SHARED_MEMORY, kernel
+        return found
+
+    def stop(self) -> None:
+        """Leave nothing running when the tests end early."""
+        self.workers.shutdown(wait=False, cancel_futures=True)
+        for process in self.processes:
+            process.kill()
+
+
+compilations = Compilations()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start to compile the `CASES` of every file whose tests want `hopper`."""
+    if session.config.option.collectonly:
+        return
+    for item in session.items:
+        if isinstance(item, pytest.Function) and "hopper" in item.fixturenames:
+            item.add_marker(pytest.mark.timeout(1200))  # waits for what is compiled before
+            if item.path.parent.name not in compilations.parts:
+                compilations.start(item.path.parent.name, [list(case) for case in item.module.CASES])
+
+
+def pytest_sessionfinish() -> None:
+    """End what still compiles."""
+    compilations.stop()
 
 
 @pytest.fixture
-def hopper() -> Callable[..., list[dict[str, Any]]]:
-    """Compiles a folder's kernels for Hopper, with or without a GPU (`offline_compile`); tells what each came to.
+def hopper(request: pytest.FixtureRequest) -> Callable[..., list[dict[str, Any]]]:
+    """What this folder's kernels came to, compiled for Hopper with or without a GPU (`offline_compile`).
 
-    Registers `spilled`, in bytes a thread, and shared memory are checked.
+    Takes some of the file's `CASES`, and the bytes that a thread may spill.
     """
-    return _compiled_for_hopper
+    return partial(compilations.kernels, request.path.parent.name)

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+CASES = [["bfloat16", 1000], ["bfloat16", 32000]]
+
 
 def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]]) -> None:
-    kernels = hopper("cross_entropy", ["bfloat16", 1000], ["bfloat16", 32000])
+    kernels = hopper(*CASES)
     assert len({kernel["kernel"] for kernel in kernels}) == 2

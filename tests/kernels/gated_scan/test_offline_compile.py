@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
+CASES = [["bfloat16", 64], ["float32", 64]]
 
-@pytest.mark.parametrize("element", ["bfloat16", "float32"])
-def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], element: str) -> None:
-    kernels = hopper("gated_scan", [element, 64])
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], case: list[Any]) -> None:
+    kernels = hopper(case)
     assert {kernel["kernel"] for kernel in kernels} == {"forward_kernel", "backward_kernel", "step_kernel"}

@@ -19,15 +19,15 @@ SERVED = sorted(
 """Every dtype, key and value size that the kernels are launched with."""
 
 
-@pytest.mark.parametrize("vector", [False, True], ids=["scalar", "vector"])
-@pytest.mark.parametrize("served", dict.fromkeys(SERVED), ids=lambda served: "-".join(map(str, served)))
-def test_kernels_fit_hopper(
-    hopper: Callable[..., list[dict[str, Any]]], served: tuple[str, int, int], vector: bool
-) -> None:
-    kernels = hopper("linear_attention", [*served, vector])
+CASES = [(*served, vector) for served in dict.fromkeys(SERVED) for vector in (False, True)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], case: tuple[str, int, int, bool]) -> None:
+    kernels = hopper(list(case))
     assert len({kernel["kernel"] for kernel in kernels}) == 7
     # no two sums were taken for one
     assert not [kernel for kernel in kernels if kernel["merged"] > 0]
     # the tensor cores are reached by wgmma, not by the slower mma
-    if served[0] == "bfloat16" and served[1] >= 64:
+    if case[0] == "bfloat16" and case[1] >= 64:
         assert all(kernel["wgmma"] for kernel in kernels if kernel["kernel"].endswith("inputs_backward_kernel"))

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+CASES = [["bfloat16", 128], ["bfloat16", 2048], ["float32", 1024], ["bfloat16", 4096]]
+
 
 def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]]) -> None:
-    kernels = hopper("rms_norm", ["bfloat16", 128], ["bfloat16", 2048], ["float32", 1024], ["bfloat16", 4096])
+    kernels = hopper(*CASES)
     assert len({kernel["kernel"] for kernel in kernels}) == 4

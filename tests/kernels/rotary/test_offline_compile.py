@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+CASES = [["bfloat16", 64], ["bfloat16", 96]]
+
 
 def test_kernel_fits_hopper(hopper: Callable[..., list[dict[str, Any]]]) -> None:
-    assert len(hopper("rotary", ["bfloat16", 64], ["bfloat16", 96])) == 2
+    assert len(hopper(*CASES)) == 2

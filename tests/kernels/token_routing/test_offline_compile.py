@@ -5,22 +5,27 @@ from typing import Any
 
 import pytest
 
+SIZES = [[64, 64, 64], [64, 128, 64], [128, 128, 64]]
+LONG = [[64, 128, 64, 16384], [128, 128, 64, 16384]]
+OTHER_CHUNKS = [[128, 128, 16], [128, 128, 128]]
+CASES = SIZES + LONG + OTHER_CHUNKS
 
-@pytest.mark.parametrize(("key_size", "value_size"), [(64, 64), (64, 128), (128, 128)])
-def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], key_size: int, value_size: int) -> None:
-    kernels = hopper("token_routing", [key_size, value_size, 64])
+
+@pytest.mark.parametrize("case", SIZES, ids=str)
+def test_kernels_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], case: list[int]) -> None:
+    kernels = hopper(case)
     assert len({kernel["kernel"] for kernel in kernels}) == 6
     # the tensor cores are reached by wgmma, not by the slower mma
     assert all(kernel["wgmma"] for kernel in kernels if "ward_kernel" in kernel["kernel"])
 
 
-@pytest.mark.parametrize("key_size", [64, 128])
-def test_the_tile_of_long_sequences_fits_hopper(hopper: Callable[..., list[dict[str, Any]]], key_size: int) -> None:
+@pytest.mark.parametrize("case", LONG, ids=str)
+def test_the_tile_of_long_sequences_fits_hopper(hopper: Callable[..., list[dict[str, Any]]], case: list[int]) -> None:
     # Held to 128 registers, so that two programs share a multiprocessor: 4226 us for 4647 at 65536 tokens.
-    kernels = hopper("token_routing", [key_size, 128, 64, 16384])
+    kernels = hopper(case)
     assert all(kernel["wgmma"] for kernel in kernels if "ward_kernel" in kernel["kernel"])
 
 
-@pytest.mark.parametrize("chunk", [16, 128])
-def test_other_chunks_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], chunk: int) -> None:
-    hopper("token_routing", [128, 128, chunk])
+@pytest.mark.parametrize("case", OTHER_CHUNKS, ids=str)
+def test_other_chunks_fit_hopper(hopper: Callable[..., list[dict[str, Any]]], case: list[int]) -> None:
+    assert len({kernel["kernel"] for kernel in hopper(case)}) == 6
