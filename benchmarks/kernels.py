@@ -134,10 +134,10 @@ def measure(name: str, build: Callable[[Shape], Operation], shape: Shape, kinds:
             setattr(rows[kind], f"{prefix}_us", taken)
         for kind, taken in eager_times(runs).items():
             setattr(rows[kind], f"eager_{prefix}_us", taken)
-    if operation.trained:
-        with torch.autograd.set_multithreading_enabled(False):
-            for kind, taken in eager_times({kind: both(run) for kind, run in right.items()}).items():
-                rows[kind].eager_caller_us = taken
+        if prefix == "both":
+            with torch.autograd.set_multithreading_enabled(False):
+                for kind, taken in eager_times(runs).items():
+                    rows[kind].eager_caller_us = taken
     return list(rows.values())
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -29,10 +29,11 @@ class Operator:
         first = type(inputs[0])
         if torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or first not in (Tensor, Parameter):
             return self.operator(*inputs)
-        return self.with_gradient(*inputs) if _want_gradient(inputs) else self.run(*inputs)
+        return self.with_gradient(*inputs) if want_gradient(*inputs) else self.run(*inputs)
 
 
-def _want_gradient(inputs: tuple[Any, ...]) -> bool:
+def want_gradient(*inputs: Any) -> bool:
+    """Whether a backward pass can follow."""
     return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in inputs)
 
 
@@ -83,7 +84,7 @@ def differentiate(
     observed = node(dispatched, None)
 
     def run(*inputs: Any) -> Any:
-        return observed.apply(*inputs) if _want_gradient(inputs) else dispatched(*inputs)
+        return observed.apply(*inputs) if want_gradient(*inputs) else dispatched(*inputs)
 
     LIBRARY.impl(name, run, "Autograd")  # type: ignore[no-untyped-call]
     defined.with_gradient = node(defined.run, results).apply
@@ -95,16 +96,18 @@ def on(x: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(x.device) if away else nullcontext()
 
 
-@lru_cache
 def _multiprocessors(device: torch.device) -> int:
     return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
+_known_multiprocessors = cache(_multiprocessors)
 
 
 def multiprocessors(device: torch.device) -> int:
     """How many a GPU has; eager calls ask its driver once, which takes 4 us."""
     if torch.compiler.is_compiling():  # which warns of caches
-        return int(torch.cuda.get_device_properties(device).multi_processor_count)
-    return _multiprocessors(device)
+        return _multiprocessors(device)
+    return _known_multiprocessors(device)
 
 
 def aligned(x: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ class _Run:
         self._optimizer.zero_grad(set_to_none=True)
         with _autocast(settings, self._device):
             value = loss(self._model, windows.to(self._device, non_blocking=True))
-        # In this thread: torch's thread for a GPU finds its caches cold, and short kernels wait (0.83 ms, not 0.46).
+        # In this thread: torch's own for a GPU takes longer over it (gated delta rule, 32 x 512: 0.74 ms, not 0.48).
         with torch.autograd.set_multithreading_enabled(False):
             value.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), settings.clip)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.gated_delta.tiles import DTYPES, largest_key, padded_sizes, tile
-from hybridsearch.kernels.registration import multiprocessors, refuses_device
+from hybridsearch.kernels.registration import multiprocessors, refuses_device, want_gradient
 
 SHORTEST_SEGMENT = 512
 """Tokens; a shorter segment would pay more for its transition than it gains."""
@@ -57,7 +57,7 @@ def gated_delta_rule(
     scale = key_size**-0.5 if scale is None else scale
     whole_key, width = padded_sizes(key_size, value_size, v.dtype)
     more_keys, more_values = whole_key - key_size, -value_size % width
-    if not q.dtype == k.dtype == v.dtype:
+    if not q.dtype == k.dtype == v.dtype:  # `to` takes 1 us where it has nothing to do
         q, k = q.to(v.dtype), k.to(v.dtype)
     if initial_state is not None:
         initial_state = initial_state.to(torch.float32)
@@ -72,8 +72,7 @@ def gated_delta_rule(
     g = g if g is None or g.dtype == torch.float32 else g.to(torch.float32)
     segments = _segments(v, k.shape[-1]) if segments is None else segments
     if train is None:
-        leaves = q, k, v, g, beta, initial_state, lasting
-        train = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in leaves)
+        train = want_gradient(q, k, v, g, beta, initial_state, lasting)
     output, state, *_ = operators.gated_delta(q, k, v, g, beta, initial_state, scale, segments, train, lasting)
     if parts > 1:
         output = output.reshape(*output.shape[:2], heads, -1)

@@ -28,6 +28,7 @@ from hybridsearch.kernels.gated_delta.triton_step import step_kernel
 from hybridsearch.kernels.launches import Launcher, launcher
 from hybridsearch.kernels.registration import aligned, define, differentiate, on
 
+# Not in `tiles`: torch.compile traces who calls those from `fused`, and warns of caches.
 tile = cache(tiles.tile)
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.kimi_delta.tiles import DTYPES, largest_key, padded_sizes, tile
-from hybridsearch.kernels.registration import multiprocessors, refuses_device
+from hybridsearch.kernels.registration import multiprocessors, refuses_device, want_gradient
 
 SHORTEST_SEGMENT = 512
 """Tokens; a shorter segment would pay more for its transition than it gains."""
@@ -65,8 +65,7 @@ def kimi_delta_rule(
     if parts > 1:
         v, g, beta, initial_state = _split(parts, v, g, beta, initial_state)
     segments = _segments(v, k.shape[-1]) if segments is None else segments
-    wanted = [x for x in (q, k, v, g, beta, initial_state) if x is not None and x.requires_grad]
-    train = torch.is_grad_enabled() and len(wanted) > 0
+    train = want_gradient(q, k, v, g, beta, initial_state)
     output, state, *_ = operators.kimi_delta(q, k, v, g, beta, initial_state, scale, segments, train)
     if parts > 1:
         output = output.reshape(*output.shape[:2], heads, -1)

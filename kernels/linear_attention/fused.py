@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hybridsearch.kernels.linear_attention.triton_tiles import DTYPES, LARGEST_KEY, largest_value, padded_sizes
-from hybridsearch.kernels.registration import refuses_device
+from hybridsearch.kernels.registration import refuses_device, want_gradient
 
 
 def gated_linear_attention(
@@ -51,8 +51,7 @@ def gated_linear_attention(
         initial_state = initial_state.to(torch.float32)
         if more_keys or more_values:
             initial_state = pad(initial_state, (0, more_values, 0, more_keys))
-    tensors = [x for x in (q, k, v, g, initial_state) if x is not None]
-    train = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+    train = want_gradient(q, k, v, g, initial_state)
     output, state, *_ = triton_operators.gated_linear(q, k, v, g, initial_state, scale, segments, train)
     if more_keys or more_values:
         output, state = output[..., :value_size], state[:, :, :key_size, :value_size]

@@ -7,15 +7,12 @@ can stand in a CUDA graph: no host waits for the device, no size depends on data
 every segment adds to a state is found first, a short scan gives each segment the state it starts from.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from hybridsearch.kernels.descriptors import flat_tiles, product_precision, token_tiles
 from hybridsearch.kernels.launches import Launcher, launcher
-from hybridsearch.kernels.linear_attention import triton_tiles
 from hybridsearch.kernels.linear_attention.triton_backward import (
     channel_inputs_backward_kernel,
     inputs_backward_kernel,
@@ -30,7 +27,7 @@ from hybridsearch.kernels.linear_attention.triton_forward import (
     segment_kernel,
 )
 from hybridsearch.kernels.linear_attention.triton_step import step_kernel
-from hybridsearch.kernels.linear_attention.triton_tiles import chunk, power_of_two, top_level
+from hybridsearch.kernels.linear_attention.triton_tiles import chunk, power_of_two, tile, top_level
 from hybridsearch.kernels.registration import aligned, define, differentiate, multiprocessors, on
 
 SHORTEST_SEGMENT = 512
@@ -40,8 +37,6 @@ NEAR = {torch.bfloat16: (3, -10.0), torch.float32: (2, -16.0)}
 """Log2 of the tokens that the smallest blocks of channel decays have to their border, and the log decay below which one
 counts as this: what it lets through, exp(-10) = 5e-5 or exp(-16) = 1e-7, is far below what the dtype rounds off, and
 its eight or four fold, exp(80) or exp(64), far below the largest float32."""
-
-tile = cache(triton_tiles.tile)
 
 Saved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]

@@ -1,5 +1,7 @@
 """Tile sizes of the Triton kernels: one choice for each kernel, head size and dtype; nothing is tuned at run time."""
 
+from functools import cache
+
 import torch
 
 from hybridsearch.kernels.gated_delta.tiles import Tile
@@ -65,6 +67,7 @@ def padded_sizes(key_size: int, value_size: int, dtype: torch.dtype) -> tuple[in
     return power_of_two(max(smallest, key_size)), power_of_two(max(smallest, value_size))
 
 
+@cache
 def tile(kernel: str, key_size: int, value_size: int, dtype: torch.dtype) -> Tile:
     """The tile of a kernel for sizes from `padded_sizes`; its columns divide them."""
     sizes = (FLOAT32 if dtype == torch.float32 else BFLOAT16)[kernel]
